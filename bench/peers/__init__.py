@@ -1,0 +1,18 @@
+"""The peers, one row each. To add one, write a function from Site to Launch, and a row."""
+
+from __future__ import annotations
+
+from bench.peers import doors, python_proxies
+from bench.peers.peer import Peer
+
+PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("direct", "no proxy: the load asks one backend, which shows what the load side can do", None),
+        Peer("express", "distributer serve, one replica", doors.express, tickets_key=doors.TICKETS_KEY),
+        Peer("asgi", "distributer.app under uvicorn, one process", doors.asgi, tickets_key=doors.TICKETS_KEY),
+        Peer("aiohttp", "aiohttp reverse proxy, streaming, one shared session, uvloop", python_proxies.aiohttp_proxy),
+        Peer("httpx-shared", "FastAPI + httpx, one shared client, uvloop", python_proxies.httpx_shared),
+        Peer("httpx-naive", "FastAPI + httpx, a new client for each request", python_proxies.httpx_naive),
+    )
+}

@@ -1,0 +1,54 @@
+"""What the benchmark must know of a proxy to start it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+class Unavailable(Exception):  # noqa: N818 - it is no fault: the peer is left out, by name and with this reason
+    """Says why something can't be measured on this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a peer is given to run with."""
+
+    port: int
+    """It must listen here, on 127.0.0.1."""
+    backends: tuple[str, ...]
+    """Base URLs, in the order of the rotation."""
+    folder: Path
+    """Empty and its own: the working directory, and the place for a configuration file."""
+    spare_port: int
+    """For an admin interface that can't be turned off."""
+    redis_url: str | None
+
+    def redis(self) -> str:
+        """Return the URL of Redis. Raises Unavailable if there is none."""
+        if self.redis_url is None:
+            raise Unavailable("needs Redis, and no server could be started")
+        return self.redis_url
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A command that runs in the foreground and ends at SIGTERM."""
+
+    argv: list[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One row of the table.
+
+    `launch` raises Unavailable where the peer isn't installed. None: the load goes straight to a backend.
+    """
+
+    name: str
+    about: str
+    launch: Callable[[Site], Launch] | None
+    tickets_key: str | None = None
+    """The Redis counter of the shared rotation: the benchmark checks that each request took a ticket from it."""

@@ -1,0 +1,5 @@
+"""`python -m distributer`: the command line."""
+
+from distributer.cli import main
+
+main()

@@ -1,0 +1,216 @@
+"""The command line: arguments to settings to one call."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+from distributer import config, log
+from distributer.control.replica import version
+from distributer.errors import ConfigError, DistributerError
+
+app = App(
+    name="distributer",
+    help="Stateless HTTP load distributers that share an exact rotation and a sticky item map in Redis.",
+    version=version,
+    result_action="return_value",
+)
+sticky = App(name="sticky", help="Look at the sticky map: which item lives on which backend.")
+app.command(sticky)
+
+_SETTINGS = Group("Settings", help="Each is also DISTRIBUTER_NAME in the environment, and a key of distributer.toml.")
+
+Config = Annotated[
+    Path | None, Parameter(help="Settings file; by default distributer.toml, if there is one.", group=_SETTINGS)
+]
+Redis = Annotated[
+    str | None, Parameter(help="URL of Redis: redis://, rediss://, unix:// or redis+sentinel://.", group=_SETTINGS)
+]
+Prefix = Annotated[str | None, Parameter(help="Prefix of all Redis keys.", group=_SETTINGS)]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, for machines.")]
+
+
+@app.command
+def serve(
+    *,
+    host: Annotated[str | None, Parameter(help="Address for clients (127.0.0.1).", group=_SETTINGS)] = None,
+    port: Annotated[int | None, Parameter(help="Port for clients (8080).", group=_SETTINGS)] = None,
+    replicas: Annotated[int | None, Parameter(help="Worker processes behind the port (1).", group=_SETTINGS)] = None,
+    redis: Redis = None,
+    backend: Annotated[
+        list[str] | None,
+        Parameter(help="Base URL of a backend; once for each, in order.", negative="", group=_SETTINGS),
+    ] = None,
+    admin_host: Annotated[str | None, Parameter(help="Address of the control plane.", group=_SETTINGS)] = None,
+    admin_port: Annotated[
+        int | None, Parameter(help="Port of the control plane; none if unset.", group=_SETTINGS)
+    ] = None,
+    prefix: Prefix = None,
+    wait_redis_s: Annotated[
+        float | None, Parameter(help="Longest wait for Redis, seconds (30).", group=_SETTINGS)
+    ] = None,
+    drain_timeout_s: Annotated[
+        float | None, Parameter(help="Longest wait for requests in flight at the end, seconds (30).", group=_SETTINGS)
+    ] = None,
+    routing_headers: Annotated[
+        bool | None, Parameter(help="Tell in X-Distributer-* headers how a request was routed.", group=_SETTINGS)
+    ] = None,
+    access_log: Annotated[bool | None, Parameter(help="Log each request.", group=_SETTINGS)] = None,
+    log_level: Annotated[str | None, Parameter(help="debug, info, warning or error.", group=_SETTINGS)] = None,
+    log_format: Annotated[str | None, Parameter(help="text or json.", group=_SETTINGS)] = None,
+    config: Config = None,
+) -> None:
+    """Serve: N replicas behind one port, in front of the backends."""
+    from distributer.process.serve import serve as run
+
+    settings = _load(
+        config,
+        host=host,
+        port=port,
+        replicas=replicas,
+        redis=redis,
+        backends=tuple(backend) if backend else None,
+        admin_host=admin_host,
+        admin_port=admin_port,
+        prefix=prefix,
+        wait_redis_s=wait_redis_s,
+        drain_timeout_s=drain_timeout_s,
+        routing_headers=routing_headers,
+        access_log=access_log,
+        log_level=log_level,
+        log_format=log_format,
+    )
+    log.configure(settings.log_level, settings.log_format)
+    _run(run(settings, _say))
+
+
+@app.command
+def up(
+    *,
+    host: Annotated[str, Parameter(help="Address of everything.")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="Port of the distributer.")] = 8080,
+    admin_port: Annotated[int, Parameter(help="Port of the control plane.")] = 8081,
+    backend_port: Annotated[int, Parameter(help="Port of the first backend; the others follow.")] = 8000,
+    replicas: Annotated[int, Parameter(help="Replicas of the distributer.")] = 2,
+    redis: Redis = None,
+    config: Config = None,
+) -> None:
+    """Show the demo: a Redis if none is named, four backends, two replicas on :8080. Ctrl-C ends it all."""
+    from distributer.process.demo import Demo, DemoPorts
+
+    ports = DemoPorts(host=host, port=port, admin_port=admin_port, backend_port=backend_port, replicas=replicas)
+    demo = Demo(ports, lambda **flags: _load(config, **flags), redis, _show)
+    log.configure()
+    _run(demo.run())
+
+
+@app.command
+def status(*, redis: Redis = None, prefix: Prefix = None, config: Config = None, json: Json = False) -> None:
+    """Show the cluster: replicas, backends, tickets taken, items per backend."""
+    from distributer.control import inspect
+
+    _run(inspect.show_status(_load(config, redis=redis, prefix=prefix), as_json=json))
+
+
+@sticky.command(name="get")
+def sticky_get(
+    item: Annotated[str, Parameter(help="The item's id.")],
+    /,
+    *,
+    redis: Redis = None,
+    prefix: Prefix = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Show the backend that holds an item. Exit status 3 if the item is bound to none."""
+    from distributer.control import inspect
+
+    found = _run(inspect.show_owner(_load(config, redis=redis, prefix=prefix), item, as_json=json))
+    if not found:
+        sys.exit(3)
+
+
+@sticky.command(name="list")
+def sticky_list(
+    *,
+    backend: Annotated[str | None, Parameter(help="Only items of this backend: its base URL or host:port.")] = None,
+    limit: Annotated[int, Parameter(help="At most this many; 0 for all.")] = 1000,
+    redis: Redis = None,
+    prefix: Prefix = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """List items and the backends that hold them."""
+    from distributer.control import inspect
+
+    if limit < 0:
+        raise ConfigError(f"limit: a number of items, 0 or more, not {limit}")
+    _run(inspect.show_bindings(_load(config, redis=redis, prefix=prefix), backend, limit, as_json=json))
+
+
+@app.command(name="redis-cli")
+def redis_cli(
+    *command: Annotated[
+        str, Parameter(allow_leading_hyphen=True, help="The command, such as HGETALL distributer:sticky.")
+    ],
+    redis: Redis = None,
+    config: Config = None,
+) -> None:
+    """Send one command to Redis and print its answer: for where the real redis-cli is not installed."""
+    from distributer.control import inspect
+
+    if not command:
+        raise ConfigError("redis-cli: give a command, such as HGETALL distributer:sticky")
+    if not _run(inspect.pass_through(_load(config, redis=redis), command)):
+        sys.exit(1)
+
+
+@app.command(name="check-config")
+def check_config(*, config: Config = None) -> None:
+    """Read the settings as `serve` would, and print them, secrets masked."""
+    from distributer.control import inspect
+
+    settings = _load(config)
+    inspect.show_settings(settings)
+
+
+def _load(config_file: Path | None, **flags: object) -> config.Settings:
+    return config.load(config_file, **flags)
+
+
+def _say(line: str) -> None:
+    print(f"distributer: {line}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _show(line: str) -> None:
+    print(line, flush=True)  # noqa: T201
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(work)
+
+
+def main() -> None:
+    """Run the command line. One line on stderr for a mistake: exit status 2; for surroundings that fail: 1."""
+    try:
+        app(print_error=False, exit_on_error=False)
+    except CycloptsError as error:
+        _say(" ".join(str(error).split()))
+        sys.exit(2)
+    except ConfigError as error:
+        _say(str(error))
+        sys.exit(2)
+    except DistributerError as error:
+        _say(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has left, as after `| head`.
+        sys.stderr.close()
+        sys.exit(1)

@@ -1,0 +1,211 @@
+"""Settings: flags over environment over file. Each is documented in place, and validated at start.
+
+Every field `name` is also `DISTRIBUTER_NAME` in the environment and `name` in `distributer.toml`. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from distributer.errors import ConfigError
+from distributer.model import Backend
+from distributer.state.redis_client import check_url, redacted
+
+ENV_PREFIX = "DISTRIBUTER_"
+CONFIG_VARIABLE = "DISTRIBUTER_CONFIG"
+DEFAULT_FILE = Path("distributer.toml")
+
+DEMO_BACKENDS = tuple(f"http://127.0.0.1:{port}" for port in range(8000, 8004))
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+
+
+class Settings(BaseSettings):
+    """All that is settable about a replica and its supervisor."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True, validate_default=True)
+
+    backends: Annotated[tuple[str, ...], NoDecode] = ()
+    """Base URLs of the backends, in ring order. At least one, each at most once. In the environment: comma-separated.
+    Example: `http://10.0.0.1:8000,http://10.0.0.2:8000`."""
+
+    redis: str = "redis://127.0.0.1:6379/0"
+    """Where the shared state lives: `redis://`, `rediss://`, `unix://` or `redis+sentinel://host,host/service`."""
+
+    prefix: str = Field("distributer", pattern=r"^[A-Za-z0-9_.{}:-]{1,64}$")
+    """Prefix of all Redis keys. On Redis Cluster: `{distributer}`."""
+
+    host: str = Field("127.0.0.1", min_length=1)
+    """Address on which clients are served. `0.0.0.0` or `::` for all interfaces."""
+
+    port: Port = 8080
+    """Port on which clients are served."""
+
+    replicas: int = Field(1, ge=1, le=256)
+    """Worker processes behind that port. One for each core that the distributer may use."""
+
+    admin_host: str = Field("127.0.0.1", min_length=1)
+    """Address of the control plane. Loopback unless you know who else can reach it: it asks for no password yet."""
+
+    admin_port: int | None = Field(None, ge=1, le=65_535)
+    """Port of the control plane (`/healthz`, `/readyz`, `/api/v1/status`). Unset: no control plane."""
+
+    wait_redis_s: float = Field(30.0, ge=0, le=86_400)
+    """How long `serve` waits at its start for a Redis that is not there yet."""
+
+    redis_budget_s: Seconds = 0.1
+    """The longest that one round trip to Redis may take. Then requests are served degraded, and the link is renewed."""
+
+    claim_timeout_s: Seconds = 60.0
+    """The longest that a create or delete of an item may take. Then its outcome is found out by asking the backend."""
+
+    connect_timeout_s: Seconds = 2.0
+    """The longest that connecting to a backend may take."""
+
+    first_byte_timeout_s: Seconds = 60.0
+    """The longest that a backend may be silent before the first byte of its answer."""
+
+    idle_timeout_s: Seconds = 60.0
+    """The longest that a backend may be silent within its answer."""
+
+    upstream_keep_alive_s: Seconds = 4.0
+    """How long an idle connection to a backend is kept. Less than the backend keeps it (uvicorn: 5), or requests are
+    sent into closing connections."""
+
+    max_connections: int = Field(512, ge=1, le=65_535)
+    """Connections of one replica to one backend. Requests beyond wait."""
+
+    max_waiting: int = Field(1024, ge=0, le=1_000_000)
+    """Requests of one replica that wait for a connection to one backend. More are refused with 503."""
+
+    client_idle_timeout_s: Seconds = 75.0
+    """How long an idle connection of a client is kept."""
+
+    drain_timeout_s: Seconds = 30.0
+    """After SIGTERM: the longest that requests in flight may take to finish."""
+
+    routing_headers: bool = False
+    """Add `X-Distributer-Backend`, `-Route` and `-Ticket` to answers. They tell clients about the inside: off here, on
+    in `distributer up`."""
+
+    access_log: bool = False
+    """Log one line for each request."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least serious lines that are logged."""
+
+    log_format: Literal["text", "json"] = "text"
+    """Lines for people, or for machines."""
+
+    @field_validator("backends", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("backends")
+    @classmethod
+    def _canonical(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        urls = tuple(Backend.from_url(url).url for url in value)
+        if len(set(urls)) < len(urls):
+            raise ValueError("a backend is named more than once")
+        return urls
+
+    @field_validator("redis")
+    @classmethod
+    def _checked(cls, value: str) -> str:
+        check_url(value)
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _FileSource(settings_cls)
+
+    @property
+    def backend_list(self) -> tuple[Backend, ...]:
+        """The backends, in ring order."""
+        return tuple(Backend.from_url(url) for url in self.backends)
+
+
+class _FileSource(PydanticBaseSettingsSource):
+    """The settings file: the least of the three."""
+
+    path: Path | None = None
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError
+
+    def __call__(self) -> dict[str, Any]:
+        return dict(_file_values())
+
+
+def _file_values() -> Mapping[str, Any]:
+    named = os.environ.get(CONFIG_VARIABLE)
+    path = Path(named) if named else DEFAULT_FILE
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if named:
+            raise ConfigError(f"config: there is no file {path}") from None
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config: {path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"config: {path} is not TOML: {error}") from error
+
+
+def load(config: Path | None = None, **flags: object) -> Settings:
+    """Read the settings: flags that are not None, over `DISTRIBUTER_*`, over the file.
+
+    The file is `config`, or the one that DISTRIBUTER_CONFIG names, or `distributer.toml` if that exists. Raises
+    ConfigError, naming the setting, if any of them is wrong or unknown.
+    """
+    if config is not None:
+        os.environ[CONFIG_VARIABLE] = str(config)
+    known = {*Settings.model_fields, "config"}
+    for variable in os.environ:
+        name = variable.removeprefix(ENV_PREFIX)
+        if name != variable and name.lower() not in known:
+            raise ConfigError(f"{variable}: there is no such setting")
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def require_backends(settings: Settings) -> None:
+    """Raise ConfigError if there is nothing to distribute to."""
+    if not settings.backends:
+        raise ConfigError("backend: none is given; name at least one, such as --backend http://127.0.0.1:8000")
+
+
+def _explain(error: ValidationError) -> str:
+    """Say in one line what is wrong: the setting, the rule, the value where it is no secret."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        setting = str(problem["loc"][0]) if problem["loc"] else "settings"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{setting}: there is no such setting")
+            continue
+        message = problem["msg"].removeprefix("Value error, ")
+        value = problem.get("input")
+        shown = redacted(value) if isinstance(value, str) else value
+        is_said = repr(shown) in message or setting == "redis"
+        lines.append(f"{setting}: {message}" if is_said else f"{setting}: {message}, not {shown!r}")
+    return "; ".join(lines)

@@ -1,0 +1,174 @@
+"""What the command line shows: tables for people, JSON for machines. Reads Redis directly."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import redis.asyncio as redis
+from rich.console import Console
+from rich.table import Table
+
+from distributer.config import Settings
+from distributer.control.registry import ClusterStatus, Registry
+from distributer.control.replica import CONTROL_TIMEOUT_S
+from distributer.errors import DistributerError, StateError
+from distributer.routing.item import canonical_int
+from distributer.state.keys import Keys
+from distributer.state.redis_client import client_of, redacted
+from distributer.state.redis_link import explain
+
+
+@asynccontextmanager
+async def _client(settings: Settings) -> AsyncIterator[redis.Redis]:
+    client = client_of(settings.redis, CONTROL_TIMEOUT_S)
+    try:
+        yield client
+    except StateError as error:
+        raise StateError(f"redis: {redacted(settings.redis)}: {str(error).removeprefix('Redis: ')}") from error
+    finally:
+        await client.aclose()
+        await client.connection_pool.disconnect()
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))  # noqa: T201
+
+
+async def show_status(settings: Settings, *, as_json: bool) -> None:
+    """Print the cluster."""
+    async with _client(settings) as client:
+        status = await Registry(client, Keys(settings.prefix)).status()
+    if as_json:
+        _print_json(status.as_dict())
+    else:
+        _print_status(status, redacted(settings.redis))
+
+
+def _print_status(status: ClusterStatus, where: str) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200)  # nothing is cut off in a pipe or a file
+    console.print(
+        f"Redis {where}   tickets taken {status.tickets}   items {status.items}   claims in flight {status.claims}",
+        soft_wrap=True,
+    )
+    replicas = Table("replica", "address", "pid", "version", "up", "requests", "in flight", "redis", "seen", box=None)
+    for replica in status.replicas:
+        snapshot, metrics = replica.snapshot, replica.snapshot.get("metrics", {})
+        up_s = max(0.0, time.time() - float(snapshot.get("started_at", time.time())))
+        replicas.add_row(
+            replica.id,
+            str(snapshot.get("address", "")),
+            str(snapshot.get("pid", "")),
+            str(snapshot.get("version", "")),
+            f"{up_s:.0f} s",
+            str(metrics.get("requests", 0)),
+            str(metrics.get("in_flight", 0)),
+            str(snapshot.get("redis_mode", "")),
+            f"{replica.age_s:.1f} s ago",
+        )
+    console.print()
+    console.print(replicas if status.replicas else "no replica is alive")
+    backends = Table("backend", "items", "requests", "in flight", "failures", box=None)
+    for backend in status.backends:
+        row = (backend.items, backend.requests, backend.in_flight, backend.failures)
+        backends.add_row(backend.url, *[str(value) for value in row])
+    for owner, items in sorted(status.unknown_owners.items()):
+        backends.add_row(f"{owner} (no backend)", str(items), "", "", "")
+    console.print()
+    console.print(backends if status.backends else "no backends are announced yet")
+
+
+async def show_owner(settings: Settings, item: str, *, as_json: bool) -> bool:
+    """Print the backend of one item. False if it is unbound."""
+    key = canonical_int(item)
+    if key is None:
+        raise DistributerError(f"item: {item!r} is no item id; ids are whole numbers")
+    async with _client(settings) as client:
+        registry = Registry(client, Keys(settings.prefix))
+        owner = await registry.owner(key)
+        claimed = await registry.is_claimed(key)
+    if as_json:
+        _print_json({"item": key, "backend": owner, "claimed": claimed})
+    elif owner is None:
+        print(f"{key} is bound to no backend")  # noqa: T201
+    else:
+        print(f"{key} {owner}{' (a create or delete is in flight)' if claimed else ''}")  # noqa: T201
+    return owner is not None
+
+
+async def show_bindings(settings: Settings, backend: str | None, limit: int, *, as_json: bool) -> None:
+    """Print the bindings, page by page."""
+    shown, cursor, more = 0, 0, False
+    rows: list[dict[str, str]] = []
+    async with _client(settings) as client:
+        registry = Registry(client, Keys(settings.prefix))
+        while not more:
+            cursor, page = await registry.bindings(cursor)
+            for item, owner in page:
+                if backend is not None and owner not in (backend.rstrip("/"), f"http://{backend}"):
+                    continue
+                if limit and shown == limit:
+                    more = True
+                    break
+                shown += 1
+                if as_json:
+                    rows.append({"item": item, "backend": owner})
+                else:
+                    print(f"{item} {owner}")  # noqa: T201
+            if cursor == 0:
+                break
+    if as_json:
+        _print_json({"bindings": rows, "more": more})
+    elif more:
+        Console(stderr=True).print(f"… and more; --limit 0 shows all, after the first {limit}")
+
+
+async def pass_through(settings: Settings, command: Sequence[str]) -> bool:
+    """Send one command to Redis and print the reply as redis-cli does. False if the reply is an error."""
+    client = client_of(settings.redis, CONTROL_TIMEOUT_S)
+    # The reply as it came, without redis-py's own shape for each command.
+    client.response_callbacks.clear()
+    try:
+        reply = await client.execute_command(*command)  # type: ignore[no-untyped-call]
+    except redis.ResponseError as error:
+        print(f"(error) {error}")  # noqa: T201
+        return False
+    except (redis.RedisError, OSError) as error:
+        raise StateError(f"redis: {redacted(settings.redis)}: {explain(error)}") from error
+    finally:
+        await client.aclose()
+        await client.connection_pool.disconnect()
+    for line in _lines(reply):
+        print(line)  # noqa: T201
+    return True
+
+
+def _lines(reply: Any, indent: str = "") -> list[str]:
+    if isinstance(reply, (list, tuple)):
+        if not reply:
+            return ["(empty array)"]
+        lines: list[str] = []
+        width = len(str(len(reply)))
+        for number, part in enumerate(reply, 1):
+            first, *rest = _lines(part, indent + " " * (width + 2))
+            lines.append(f"{indent if number > 1 else ''}{number:>{width}}) {first}")
+            lines.extend(rest)
+        return lines
+    if reply is None:
+        return ["(nil)"]
+    if isinstance(reply, int):
+        return [f"(integer) {reply}"]
+    text = reply.decode("utf-8", "backslashreplace") if isinstance(reply, bytes) else str(reply)
+    return [json.dumps(text, ensure_ascii=False)]
+
+
+def show_settings(settings: Settings) -> None:
+    """Print the settings as a settings file, secrets masked."""
+    for name, value in settings.model_dump(mode="json").items():
+        shown = redacted(value) if name == "redis" else value
+        print(f"# {name} is not set" if shown is None else f"{name} = {json.dumps(shown)}")  # noqa: T201

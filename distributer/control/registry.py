@@ -1,0 +1,234 @@
+"""What replicas tell about themselves in Redis, and what can be read there about the whole cluster.
+
+None of this is on the way of a request: it uses an ordinary redis-py client.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import redis.asyncio as redis
+
+from distributer.errors import StateError
+from distributer.model import Backend
+from distributer.state.keys import Keys
+from distributer.state.redis_link import explain
+
+SNAPSHOT_TTL_S = 5
+FORGET_REPLICA_S = 60
+SCAN_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """One replica that is alive: its snapshot, and the age of its last heartbeat in seconds."""
+
+    id: str
+    age_s: float
+    snapshot: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BackendStatus:
+    """One backend: how many items it holds, and what the replicas that live counted of it."""
+
+    id: str
+    url: str
+    position: int
+    items: int
+    requests: int
+    failures: int
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """The whole cluster, as Redis knows it."""
+
+    tickets: int
+    items: int
+    claims: int
+    topology: int
+    backends: Sequence[BackendStatus]
+    unknown_owners: Mapping[str, int]
+    """Items bound to base URLs that are no backends."""
+    replicas: Sequence[ReplicaStatus]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON-ready values."""
+        return asdict(self)
+
+
+class Registry:
+    """The backends and replicas of the cluster, in Redis. Every method raises StateError when Redis is away."""
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    async def announce_backends(self, backends: Sequence[Backend]) -> bool:
+        """Write the ring, if another one or none is written there. True if it was changed."""
+        wanted = {
+            backend.id: json.dumps({"url": backend.url, "position": position}, separators=(",", ":"))
+            for position, backend in enumerate(backends)
+        }
+        with _translated():
+            found = await cast(Awaitable[dict[Any, Any]], self._client.hgetall(self._keys.backends))
+            if {_text(key): _text(value) for key, value in found.items()} == wanted:
+                return False
+            async with self._client.pipeline(transaction=True) as pipeline:
+                pipeline.delete(self._keys.backends)
+                pipeline.hset(self._keys.backends, mapping=cast(Any, wanted))
+                pipeline.incr(self._keys.topology)
+                await pipeline.execute()
+            return bool(found)
+
+    async def beat(self, replica_id: str, snapshot: Mapping[str, Any]) -> None:
+        """Give a sign of life, with a snapshot of the replica's counters."""
+        with _translated():
+            seconds, micros = await self._time()
+            async with self._client.pipeline(transaction=False) as pipeline:
+                pipeline.zadd(self._keys.replicas, {replica_id: seconds + micros / 1e6})
+                pipeline.zremrangebyscore(self._keys.replicas, "-inf", seconds - FORGET_REPLICA_S)
+                pipeline.set(self._keys.replica(replica_id), json.dumps(snapshot), ex=SNAPSHOT_TTL_S)
+                await pipeline.execute()
+
+    async def leave(self, replica_id: str) -> None:
+        """Say goodbye."""
+        with _translated():
+            async with self._client.pipeline(transaction=False) as pipeline:
+                pipeline.zrem(self._keys.replicas, replica_id)
+                pipeline.delete(self._keys.replica(replica_id))
+                await pipeline.execute()
+
+    async def status(self) -> ClusterStatus:
+        """Read the whole cluster. Takes one pass over the sticky map."""
+        keys = self._keys
+        with _translated():
+            async with self._client.pipeline(transaction=False) as pipeline:
+                pipeline.get(keys.rotation)
+                pipeline.hlen(keys.sticky)
+                pipeline.hlen(keys.claims)
+                pipeline.get(keys.topology)
+                pipeline.hgetall(keys.backends)
+                tickets, items, claims, topology, backends = await pipeline.execute()
+            counts: dict[str, int] = {}
+            cursor = 0
+            while True:
+                cursor, page = await cast(
+                    Awaitable[tuple[int, dict[Any, Any]]], self._client.hscan(keys.sticky, cursor, count=SCAN_PAGE)
+                )
+                for owner in page.values():
+                    counts[_text(owner)] = counts.get(_text(owner), 0) + 1
+                if cursor == 0:
+                    break
+        replicas = await self.replicas()
+        return ClusterStatus(
+            tickets=int(tickets or 0),
+            items=items,
+            claims=claims,
+            topology=int(topology or 0),
+            backends=_backend_rows(backends, counts, replicas),
+            unknown_owners=counts,
+            replicas=replicas,
+        )
+
+    async def replicas(self) -> Sequence[ReplicaStatus]:
+        """List the replicas that are alive, oldest first by id."""
+        with _translated():
+            seconds, micros = await self._time()
+            now = seconds + micros / 1e6
+            beats = cast(
+                list[tuple[Any, float]], await self._client.zrange(self._keys.replicas, 0, -1, withscores=True)
+            )
+            alive = []
+            for raw_id, beat in beats:
+                replica_id = _text(raw_id)
+                raw = await self._client.get(self._keys.replica(replica_id))
+                if raw is not None:
+                    alive.append(ReplicaStatus(replica_id, max(0.0, round(now - beat, 3)), _json_object(raw)))
+            return sorted(alive, key=lambda replica: replica.id)
+
+    async def _time(self) -> tuple[int, int]:
+        return await self._client.time()
+
+    async def owner(self, item: str) -> str | None:
+        """Look up the owner of one item."""
+        with _translated():
+            owner = await cast(Awaitable[Any], self._client.hget(self._keys.sticky, item))
+            return None if owner is None else _text(owner)
+
+    async def is_claimed(self, item: str) -> bool:
+        """Whether a create or delete of the item is in flight, or in doubt."""
+        with _translated():
+            return bool(await cast(Awaitable[Any], self._client.hexists(self._keys.claims, item)))
+
+    async def bindings(self, cursor: int = 0) -> tuple[int, list[tuple[str, str]]]:
+        """Read one page of the sticky map: the next cursor (0 at the end), and (item, owner) pairs."""
+        with _translated():
+            cursor, page = await cast(
+                Awaitable[tuple[int, dict[Any, Any]]], self._client.hscan(self._keys.sticky, cursor, count=SCAN_PAGE)
+            )
+            return cursor, [(_text(item), _text(owner)) for item, owner in page.items()]
+
+    async def take_lease(self, replica_id: str, ttl_s: float) -> bool:
+        """Take or renew the right to ask the backends about doubts."""
+        with _translated():
+            key, ttl_ms = self._keys.prober, int(ttl_s * 1000)
+            if await self._client.set(key, replica_id, nx=True, px=ttl_ms):
+                return True
+            holder = await self._client.get(key)
+            if holder is None or _text(holder) != replica_id:
+                return False
+            # Between the look and this another may have taken an expired lease: two sweepers for one turn do no harm,
+            # since each resolution is checked against the claims' version.
+            return bool(await self._client.pexpire(key, ttl_ms))
+
+
+def _backend_rows(
+    raw: Mapping[Any, Any], counts: dict[str, int], replicas: Sequence[ReplicaStatus]
+) -> list[BackendStatus]:
+    """Join the ring with the items (taken out of `counts`) and the replicas' counters."""
+    rows = []
+    for key, value in raw.items():
+        backend_id, stored = _text(key), _json_object(value)
+        url = str(stored.get("url", ""))
+        seen = [replica.snapshot.get("metrics", {}).get("backends", {}).get(backend_id, {}) for replica in replicas]
+        rows.append(
+            BackendStatus(
+                id=backend_id,
+                url=url,
+                position=int(stored.get("position", 0)),
+                items=counts.pop(url, 0),
+                requests=sum(part.get("requests", 0) for part in seen),
+                failures=sum(part.get("failures", 0) for part in seen),
+                in_flight=sum(part.get("in_flight", 0) for part in seen),
+            )
+        )
+    return sorted(rows, key=lambda row: row.position)
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _json_object(raw: Any) -> dict[str, Any]:
+    """Read a JSON object that anyone may have edited; nothing, if it is none."""
+    try:
+        value = json.loads(raw)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Translate redis-py's errors into StateError."""
+    try:
+        yield
+    except (redis.RedisError, OSError, TimeoutError) as error:
+        raise StateError(f"Redis: {explain(error)}") from error

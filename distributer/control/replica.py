@@ -1,0 +1,187 @@
+"""One replica: the shared state, the forwarding core, the heartbeat and the sweeper, opened and closed together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import redis.asyncio as redis
+
+from distributer.config import Settings, require_backends
+from distributer.control.registry import Registry
+from distributer.control.sweeper import Sweeper
+from distributer.doors.lifespan import OpenCore, running
+from distributer.errors import StartupError, StateError
+from distributer.forwarding.core import ForwardingCore, ForwardingOptions
+from distributer.forwarding.exchange import Exchange
+from distributer.forwarding.pool import UpstreamLimits
+from distributer.state.keys import Keys
+from distributer.state.redis_client import RedisRefusedError, client_of, ping, pool_of, redacted
+from distributer.state.redis_link import ClientLink, HotLink
+from distributer.state.redis_store import RedisStore
+
+HEARTBEAT_S = 1.0
+CONTROL_TIMEOUT_S = 2.0
+RETRY_S = 0.5
+SAY_AFTER_S = 0.5
+CLAIM_MARGIN_S = 5.0
+"""A claim's deadline in Redis is this much later than the time at which the replica cuts the request off."""
+
+log = logging.getLogger("distributer")
+access = logging.getLogger("distributer.access")
+
+
+def version() -> str:
+    """Return the version that is installed."""
+    return importlib.metadata.version("distributer")
+
+
+async def await_redis(settings: Settings, say: Callable[[str], None]) -> None:
+    """Wait for a Redis that is not there yet, and say so.
+
+    Raises StartupError when it never comes, and at once when it is there but refuses us.
+    """
+    deadline = time.monotonic() + settings.wait_redis_s
+    where = redacted(settings.redis)
+    said = False
+    while True:
+        try:
+            await ping(settings.redis, CONTROL_TIMEOUT_S)
+        except RedisRefusedError as error:
+            raise StartupError(f"redis: {where} refuses us: {error}") from error
+        except StateError as error:
+            if time.monotonic() >= deadline:
+                raise StartupError(
+                    f"redis: {where} did not come within {settings.wait_redis_s:g} s: {error}"
+                ) from error
+            if not said:
+                said = True
+                say(f"waiting for Redis at {where}, for up to {settings.wait_redis_s:g} s ({error})")
+            await asyncio.sleep(RETRY_S)
+        else:
+            return
+
+
+@asynccontextmanager
+async def open_replica(
+    settings: Settings, client: redis.Redis | None = None, wait_redis_s: float | None = None
+) -> AsyncIterator[ForwardingCore]:
+    """Open a replica on the running loop.
+
+    `client`: a redis-py client to use instead of links of its own, such as a fake. `wait_redis_s`: how long to wait for
+    Redis before serving degraded; by default, as settings say, and then raise StartupError.
+    """
+    require_backends(settings)
+    keys = Keys(settings.prefix)
+    if client is None and wait_redis_s is None:
+        await await_redis(settings, log.warning)
+    link = (
+        ClientLink(client, settings.redis_budget_s)
+        if client is not None
+        else HotLink(pool_of(settings.redis, CONTROL_TIMEOUT_S), settings.redis_budget_s)
+    )
+    store = RedisStore(link, keys, settings.claim_timeout_s + CLAIM_MARGIN_S)
+    own_client = client if client is not None else client_of(settings.redis, CONTROL_TIMEOUT_S)
+    registry = Registry(own_client, keys)
+    core = ForwardingCore(settings.backend_list, store, options_of(settings))
+    if settings.access_log:
+        core.on_answer = log_answer
+    await store.start()
+    with contextlib.suppress(StateError):  # degraded then; the store says so itself
+        await store.wait_ready(CONTROL_TIMEOUT_S if wait_redis_s is None else wait_redis_s)
+    replica = _Replica(core, store, registry, settings)
+    sweeper = Sweeper(core, store, registry)
+    tasks = [_spawn(replica.beat(), "heartbeat"), _spawn(sweeper.run(), "sweeper")]
+    try:
+        async with running(core):
+            yield core
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(StateError):
+            await registry.leave(core.replica_id)
+        await store.stop()
+        if client is None:
+            await own_client.aclose()
+            await own_client.connection_pool.disconnect()
+
+
+def replica(settings: Settings, client: redis.Redis | None = None) -> OpenCore:
+    """Prepare a replica to be opened by the middleware: nothing happens until the application starts."""
+    return partial(open_replica, settings, client)
+
+
+def options_of(settings: Settings) -> ForwardingOptions:
+    """Pick what forwarding must know out of the settings."""
+    return ForwardingOptions(
+        limits=UpstreamLimits(
+            connect_timeout_s=settings.connect_timeout_s,
+            first_byte_timeout_s=settings.first_byte_timeout_s,
+            idle_timeout_s=settings.idle_timeout_s,
+            keep_alive_s=settings.upstream_keep_alive_s,
+            max_connections=settings.max_connections,
+            max_waiting=settings.max_waiting,
+        ),
+        claim_timeout_s=settings.claim_timeout_s,
+        client_idle_timeout_s=settings.client_idle_timeout_s,
+        routing_headers=settings.routing_headers,
+    )
+
+
+def log_answer(exchange: Exchange, status: int) -> None:
+    """Log one line for an exchange that has ended."""
+    head, route = exchange.head, exchange.route
+    where = f"→ {route.backend.id} {route.reason.value}" if route is not None else "→ nowhere"
+    ticket = f" ticket {route.ticket}" if route is not None and route.ticket is not None else ""
+    access.info("%s %s %d %s%s", head.method.decode("latin-1"), head.target.decode("latin-1"), status, where, ticket)
+
+
+class _Replica:
+    """The heartbeat of one replica."""
+
+    def __init__(self, core: ForwardingCore, store: RedisStore, registry: Registry, settings: Settings) -> None:
+        self._core = core
+        self._store = store
+        self._registry = registry
+        self._settings = settings
+        self._started_at = time.time()
+
+    async def beat(self) -> None:
+        """Announce the ring once, then give a sign of life every HEARTBEAT_S, until cancelled."""
+        announced = False
+        while True:
+            try:
+                if not announced:
+                    if await self._registry.announce_backends(self._core.ring.backends):
+                        log.warning("another ring was announced in Redis; it has been replaced by this one")
+                    announced = True
+                await self._registry.beat(self._core.replica_id, self._snapshot())
+            except StateError as error:
+                log.debug("no heartbeat: %s", error)
+            await asyncio.sleep(HEARTBEAT_S)
+
+    def _snapshot(self) -> dict[str, Any]:
+        store = self._store
+        return {
+            "version": version(),
+            "pid": os.getpid(),
+            "address": f"{self._settings.host}:{self._settings.port}",
+            "started_at": round(self._started_at, 3),
+            "redis_mode": "degraded" if store.is_degraded else "shared",
+            "redis_mode_since": round(store.mode_since, 3),
+            "draining": self._core.is_draining,
+            "metrics": self._core.metrics.snapshot(),
+        }
+
+
+def _spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    return asyncio.get_running_loop().create_task(work, name=f"distributer-{name}")

@@ -1,0 +1,256 @@
+"""One connection to a backend.
+
+    CONNECTING ──► IDLE ──send──► BUSY ──answer and request complete──► IDLE ──► …
+                    │               │
+                    └──────────────►└──► CLOSED   (closed by either side, cut short, or not fit to be reused)
+
+A connection serves one attempt at a time, its *user*. It is reused only after an answer that was complete, to a request
+that was completely sent, with nothing left over: any doubt about where a message ends closes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol, cast
+
+from distributer.errors import ConnectionStale, UpstreamError, UpstreamTimeout
+from distributer.wire.head import Framing, ResponseHead
+from distributer.wire.parser import ResponseParser
+
+if TYPE_CHECKING:
+    from distributer.forwarding.pool import BackendPool
+
+HIGH_WATER_BYTES = 64 * 1024
+
+
+class UpstreamUser(Protocol):
+    """Who sent the request on a connection, and takes its answer."""
+
+    def response_started(self, head: ResponseHead) -> None:
+        """A head has come; one of status 1xx announces that another will follow."""
+
+    def response_data(self, data: bytes) -> None:
+        """Some bytes of the body have come, never none."""
+
+    def response_finished(self) -> None:
+        """The answer is complete. The connection is no longer this user's."""
+
+    def response_flush(self) -> None:
+        """All that one read brought has been handed over."""
+
+    def upstream_failed(self, error: UpstreamError) -> None:
+        """The answer will never be complete. The connection is no longer this user's."""
+
+    def pause_sending(self) -> None:
+        """The backend takes no more of the request for now."""
+
+    def resume_sending(self) -> None:
+        """The backend takes more again."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """An HTTP/1.1 connection to a backend, kept alive between exchanges."""
+
+    __slots__ = (
+        "_answered",
+        "_is_reusable",
+        "_parser",
+        "_pool",
+        "_reading_paused",
+        "_request_done",
+        "_response",
+        "_transport",
+        "_writable",
+        "deadline",
+        "idle_since",
+        "opened_at",
+        "requests",
+        "user",
+    )
+
+    def __init__(self, pool: BackendPool) -> None:
+        self._pool = pool
+        self._parser = ResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._response: ResponseHead | None = None
+        self._answered = False  # some byte of the answer has come
+        self._request_done = False
+        self._is_reusable = False
+        self._reading_paused = False
+        self._writable = True
+        self.user: UpstreamUser | None = None
+        self.requests = 0
+        self.opened_at = 0.0
+        self.idle_since = 0.0
+        self.deadline = 0.0
+        """Coarse time, in seconds, at which the backend has been silent for too long."""
+
+    def __repr__(self) -> str:
+        state = "CLOSED" if self._transport is None else "BUSY" if self.user is not None else "IDLE"
+        return f"<UpstreamConnection {self._pool.backend.id} {state}, requests: {self.requests}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request may be sent on it."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    # What the exchange calls.
+
+    def send(self, user: UpstreamUser, data: bytes, *, answers_head: bool, done: bool) -> None:
+        """Send the head, and what there is of the body, of a new request."""
+        assert self.user is None, "a connection serves one attempt at a time"
+        assert self._transport is not None
+        self.user = user
+        self.requests += 1
+        self._answered = False
+        self._request_done = done
+        self._response = None
+        self._parser.expect(answers_head=answers_head)
+        self.deadline = self._pool.clock.now + self._pool.limits.first_byte_timeout_s
+        self._transport.write(data)
+
+    def send_more(self, data: bytes, *, done: bool) -> None:
+        """Send more of the request's body; `done` with its last part, which may be empty."""
+        self._request_done = done
+        if self._transport is not None and data:
+            # Progress of the body counts: the answer may come only when all of it is there.
+            self.deadline = self._pool.clock.now + self._pool.limits.first_byte_timeout_s
+            self._transport.write(data)
+
+    def pause_reading(self) -> None:
+        """Take no more of the answer for now: the client is slow."""
+        if self._transport is not None and not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take more of the answer again."""
+        if self._transport is not None and self._reading_paused:
+            self._reading_paused = False
+            self._restart_deadline()
+            self._transport.resume_reading()
+
+    def abandon(self) -> None:
+        """Cut the connection: nobody waits for the answer any more."""
+        self.user = None
+        self._close()
+
+    def check(self, now: float) -> None:
+        """Fail if the backend has been silent for too long. A client that takes nothing is not the backend's fault."""
+        if now < self.deadline or self.user is None or self._reading_paused:
+            return
+        if not self._answered and not self._writable:
+            detail = f"{self._pool.backend.url} took no more of the request"
+        elif not self._answered:
+            detail = f"{self._pool.backend.url} did not answer in {self._pool.limits.first_byte_timeout_s:g} s"
+        else:
+            detail = f"{self._pool.backend.url} stopped answering for {self._pool.limits.idle_timeout_s:g} s"
+        self._fail(UpstreamTimeout(detail, sent=True))
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        self.opened_at = self._pool.clock.now
+
+    def data_received(self, data: bytes) -> None:
+        user = self.user
+        if user is None:
+            # Bytes that answer nothing: this connection is out of step.
+            self._close()
+            return
+        self._answered = True
+        try:
+            self._parser.feed(data)
+        except ValueError as error:
+            self._fail(UpstreamError(f"{self._pool.backend.url} sent a malformed answer: {error}", sent=True))
+        if self.user is not None:
+            self.deadline = self._pool.clock.now + self._pool.limits.idle_timeout_s
+        elif self._is_reusable and self._parser.is_between_messages and self.is_open:
+            # Only now, with all bytes looked at: those of the next exchange must not meet leftovers of this one.
+            self._is_reusable = False
+            self.resume_reading()
+            self._pool.give_back(self)
+        else:
+            self._close()
+        user.response_flush()
+
+    def eof_received(self) -> None:
+        """Let the transport close; `connection_lost` follows."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        user = self.user
+        if user is not None and exc is None and self._ends_by_close():
+            self.user = None
+            user.response_finished()
+            user.response_flush()
+        elif user is not None:
+            self._fail(self._loss(exc))
+        self._pool.closed(self)
+
+    def pause_writing(self) -> None:
+        self._writable = False
+        if self.user is not None:
+            self.user.pause_sending()
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        if self.user is not None:
+            self.user.resume_sending()
+
+    # What the parser calls.
+
+    def response_started(self, head: ResponseHead) -> None:
+        user = self.user
+        if user is None:
+            raise ValueError("more than one answer to one request")
+        if head.status >= 200:
+            self._response = head
+        user.response_started(head)
+
+    def response_data(self, data: bytes) -> None:
+        user = self.user
+        if user is not None:
+            user.response_data(data)
+
+    def response_finished(self) -> None:
+        head, user = self._response, self.user
+        if head is None or user is None:
+            return  # a 1xx: the answer itself is still to come
+        self.user = None
+        self._response = None
+        self._is_reusable = self._request_done and head.keep_alive
+        user.response_finished()
+
+    # The ends.
+
+    def _restart_deadline(self) -> None:
+        limits = self._pool.limits
+        self.deadline = self._pool.clock.now + (
+            limits.idle_timeout_s if self._answered else limits.first_byte_timeout_s
+        )
+
+    def _ends_by_close(self) -> bool:
+        return self._response is not None and self._response.framing is Framing.UNTIL_CLOSE
+
+    def _loss(self, exc: Exception | None) -> UpstreamError:
+        where = self._pool.backend.url
+        why = f": {exc}" if exc else ""
+        if self._answered:
+            return UpstreamError(f"{where} closed the connection within its answer{why}", sent=True)
+        if self.requests > 1:
+            return ConnectionStale(f"{where} closed a kept-alive connection{why}", sent=True)
+        return UpstreamError(f"{where} closed the connection without an answer{why}", sent=True)
+
+    def _fail(self, error: UpstreamError) -> None:
+        user, self.user = self.user, None
+        self._close()
+        if user is not None:
+            user.upstream_failed(error)
+
+    def _close(self) -> None:
+        if self._transport is not None:
+            # At once: nothing that is still buffered is of use to anybody.
+            self._transport.abort()

@@ -1,0 +1,121 @@
+"""What both doors call, and what all exchanges of a replica share."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from distributer.clock import Clock
+from distributer.forwarding.exchange import Downstream, Exchange
+from distributer.forwarding.metrics import Metrics
+from distributer.forwarding.pool import BackendPool, UpstreamLimits
+from distributer.model import Backend
+from distributer.routing.item import DEMO_RULES, ItemRules
+from distributer.routing.ring import Ring
+from distributer.state.fallback import Fallback
+from distributer.state.store import Store
+from distributer.wire.head import RequestHead
+
+UNREACHABLE_S = 1.0
+"""How long a backend that refused a connection gets no new rotated requests from this replica."""
+
+IDLE_CHECK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardingOptions:
+    """What is settable about forwarding. Times in seconds."""
+
+    limits: UpstreamLimits = field(default_factory=UpstreamLimits)
+    rules: ItemRules = DEMO_RULES
+    claim_timeout_s: float = 60.0
+    """The longest that a create or a delete may take: the claims' deadline in Redis is a little later."""
+    client_idle_timeout_s: float = 75.0
+    routing_headers: bool = False
+
+
+class Checked(Protocol):
+    """A client connection that wants to be looked at now and then."""
+
+    def check(self, now: float) -> None:
+        """Close if idle for too long."""
+
+
+class ForwardingCore:
+    """One replica's way to the backends: its ring, its pools, its counters."""
+
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        store: Store,
+        options: ForwardingOptions | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.options = options or ForwardingOptions()
+        self.clock = clock or Clock()
+        self.store = store
+        self.fallback = Fallback()
+        self.metrics = Metrics()
+        self.ring = Ring(tuple(backends))
+        self.replica_id = f"{os.getpid():x}-{os.urandom(4).hex()}"
+        self.is_draining = False
+        self.on_answer: Callable[[Exchange, int], None] | None = None
+        """Called with each exchange that ends and its status, for an access log."""
+        self.client_connections: set[Checked] = set()
+        self.claimed: set[Exchange] = set()
+        self._request_prefix = os.urandom(6).hex().encode()
+        self._serial = 0
+        self._pools: dict[Backend, BackendPool] = {}
+        self._unreachable: dict[Backend, float] = {}
+        self._next_idle_check = 0.0
+        self.clock.watch(self._check)
+
+    def exchange(self, head: RequestHead, downstream: Downstream, origin_fields: bytes) -> Exchange:
+        """Make the exchange for a request; its `start` sets it going."""
+        return Exchange(self, head, downstream, origin_fields)
+
+    def pool(self, backend: Backend) -> BackendPool:
+        """Return the connections to a backend."""
+        pool = self._pools.get(backend)
+        if pool is None:
+            pool = self._pools[backend] = BackendPool(backend, self.options.limits, self.clock)
+        return pool
+
+    def new_request_id(self) -> bytes:
+        """Make an id for a request that came without one: unique, not secret."""
+        self._serial += 1
+        return b"%b-%x" % (self._request_prefix, self._serial)
+
+    def new_claim_id(self) -> str:
+        """Make an id for a claim, unique over the cluster."""
+        self._serial += 1
+        return f"{self.replica_id}-{self._serial:x}"
+
+    def note_unreachable(self, backend: Backend) -> None:
+        """Take a backend that refused a connection out of this replica's rotation, for a while."""
+        self._unreachable[backend] = self.clock.now + UNREACHABLE_S
+        self.ring = self.ring.with_down(backend, is_down=True)
+
+    def note_reached(self, backend: Backend) -> None:
+        """Take a backend that answers back into the rotation."""
+        if self._unreachable and self._unreachable.pop(backend, None) is not None:
+            self.ring = self.ring.with_down(backend, is_down=False)
+
+    async def close(self) -> None:
+        """Cut all connections to the backends."""
+        await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+
+    def _check(self, now: float) -> None:
+        for pool in self._pools.values():
+            pool.check(now)
+        for backend in [backend for backend, until in self._unreachable.items() if until <= now]:
+            self.note_reached(backend)
+        for exchange in [exchange for exchange in self.claimed if exchange.deadline <= now]:
+            exchange.expire()
+        if now >= self._next_idle_check:
+            self._next_idle_check = now + IDLE_CHECK_S
+            for connection in tuple(self.client_connections):
+                connection.check(now)

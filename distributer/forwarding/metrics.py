@@ -1,0 +1,80 @@
+"""Counters and histograms of one replica: plain ints, added to on the hot path, read by whoever reports them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Any
+
+LATENCY_BOUNDS_S = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+)  # fmt: skip
+"""Upper bounds of the latency histogram's buckets, in seconds; one more bucket takes what is above."""
+
+
+class BackendMetrics:
+    """What one replica counted of one backend."""
+
+    __slots__ = ("by_class", "failures", "in_flight", "latencies", "latency_sum_s", "requests")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.in_flight = 0
+        self.failures = 0
+        self.by_class = [0] * 6
+        """Answers by hundreds of the status: by_class[2] counts 2xx."""
+        self.latencies = [0] * (len(LATENCY_BOUNDS_S) + 1)
+        self.latency_sum_s = 0.0
+
+    def answered(self, status: int, latency_s: float) -> None:
+        """Count a complete answer."""
+        self.by_class[status // 100] += 1
+        self.latencies[bisect_left(LATENCY_BOUNDS_S, latency_s)] += 1
+        self.latency_sum_s += latency_s
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the counters as JSON-ready values."""
+        return {
+            "requests": self.requests,
+            "in_flight": self.in_flight,
+            "failures": self.failures,
+            "by_class": self.by_class[1:],
+        }
+
+
+class Metrics:
+    """What one replica counted."""
+
+    __slots__ = ("backends", "degraded", "refusals", "requests", "retries", "tickets_exchanged")
+
+    def __init__(self) -> None:
+        self.backends: dict[str, BackendMetrics] = {}
+        self.requests = 0
+        self.degraded = 0
+        """Requests served without Redis."""
+        self.retries = 0
+        self.tickets_exchanged = 0
+        self.refusals: dict[int, int] = {}
+        """Answers that distributer gave itself, by status."""
+
+    def backend(self, backend_id: str) -> BackendMetrics:
+        """Return the counters of one backend."""
+        metrics = self.backends.get(backend_id)
+        if metrics is None:
+            metrics = self.backends[backend_id] = BackendMetrics()
+        return metrics
+
+    def refused(self, status: int) -> None:
+        """Count an answer that distributer gave itself."""
+        self.refusals[status] = self.refusals.get(status, 0) + 1
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return all counters as JSON-ready values."""
+        return {
+            "requests": self.requests,
+            "degraded": self.degraded,
+            "retries": self.retries,
+            "tickets_exchanged": self.tickets_exchanged,
+            "refusals": {str(status): count for status, count in sorted(self.refusals.items())},
+            "in_flight": sum(backend.in_flight for backend in self.backends.values()),
+            "backends": {backend_id: backend.snapshot() for backend_id, backend in self.backends.items()},
+        }

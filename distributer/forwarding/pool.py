@@ -1,0 +1,186 @@
+"""Connections to one backend, and who waits for one.
+
+Idle connections are taken newest first, so that a quiet spell lets the rest grow old and be closed. Each is closed
+after `keep_alive_s` at the latest, before the backend closes it (uvicorn: 5 s): a request sent into a closing
+connection is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from distributer.clock import Clock
+from distributer.errors import ConnectFailed, RequestError, Unroutable
+from distributer.forwarding.connection import UpstreamConnection
+from distributer.model import Backend
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamLimits:
+    """Bounds on the way to a backend. Times in seconds; counts per backend and replica."""
+
+    connect_timeout_s: float = 2.0
+    first_byte_timeout_s: float = 60.0
+    idle_timeout_s: float = 60.0
+    keep_alive_s: float = 4.0
+    max_connections: int = 512
+    max_waiting: int = 1024
+    wait_timeout_s: float = 5.0
+
+
+Deliver = Callable[[UpstreamConnection | RequestError], None]
+
+
+class Waiter:
+    """A request that waits for a connection. `cancel` makes it wait no more."""
+
+    __slots__ = ("deadline", "deliver")
+
+    def __init__(self, deliver: Deliver, deadline: float) -> None:
+        self.deliver: Deliver | None = deliver
+        self.deadline = deadline
+
+    def cancel(self) -> None:
+        """Deliver nothing."""
+        self.deliver = None
+
+
+class BackendPool:
+    """All connections of this replica to one backend."""
+
+    def __init__(self, backend: Backend, limits: UpstreamLimits, clock: Clock) -> None:
+        self.backend = backend
+        self.limits = limits
+        self.clock = clock
+        self._idle: list[UpstreamConnection] = []
+        self._all: set[UpstreamConnection] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._waiting: deque[Waiter] = deque()
+
+    def __repr__(self) -> str:
+        return (
+            f"<BackendPool {self.backend.id}, open: {len(self._all)}, idle: {len(self._idle)}, "
+            f"connecting: {len(self._connecting)}, waiting: {len(self._waiting)}>"
+        )
+
+    @property
+    def open_connections(self) -> int:
+        """Count the connections that are open, idle ones included."""
+        return len(self._all)
+
+    def idle(self) -> UpstreamConnection | None:
+        """Take an idle connection, if there is one."""
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if connection.is_open:
+                return connection
+        return None
+
+    def acquire(self, deliver: Deliver) -> Waiter | None:
+        """Wait for a new connection, or for one that becomes idle. None: refused, `deliver` has been called.
+
+        Delivers ConnectFailed when connecting fails, Unroutable when the wait is too long.
+        """
+        self._forget_cancelled()
+        if len(self._waiting) >= self.limits.max_waiting:
+            deliver(self._busy())
+            return None
+        waiter = Waiter(deliver, self.clock.now + self.limits.wait_timeout_s + self.limits.connect_timeout_s)
+        self._waiting.append(waiter)
+        self._connect_more()
+        return waiter
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        """Take a connection back that may be reused."""
+        waiter = self._next_waiter()
+        if waiter is not None and waiter.deliver is not None:
+            waiter.deliver(connection)
+            return
+        connection.idle_since = self.clock.now
+        self._idle.append(connection)
+
+    def closed(self, connection: UpstreamConnection) -> None:
+        """Forget a connection that is closed."""
+        self._all.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if self._waiting:
+            self._connect_more()
+
+    def check(self, now: float) -> None:
+        """Close what has been idle for too long, fail what has waited for too long. Called on each tick."""
+        keep_alive_s = self.limits.keep_alive_s
+        # Newest last: all that are too old stand in front.
+        old = 0
+        while old < len(self._idle) and now - self._idle[old].idle_since >= keep_alive_s:
+            old += 1
+        expired, self._idle = self._idle[:old], self._idle[old:]
+        for connection in expired:
+            connection.abandon()
+        for connection in tuple(self._all):
+            connection.check(now)
+        while self._waiting and (self._waiting[0].deliver is None or self._waiting[0].deadline <= now):
+            deliver = self._waiting.popleft().deliver
+            if deliver is not None:
+                deliver(self._busy())
+
+    async def close(self) -> None:
+        """Cut all connections."""
+        for task in self._connecting:
+            task.cancel()
+        for connection in tuple(self._all):
+            connection.abandon()
+        await asyncio.gather(*self._connecting, return_exceptions=True)
+
+    def _busy(self) -> Unroutable:
+        return Unroutable(
+            f"all {self.limits.max_connections} connections to {self.backend.url} are in use", title="Backend busy"
+        )
+
+    def _forget_cancelled(self) -> None:
+        while self._waiting and self._waiting[0].deliver is None:
+            self._waiting.popleft()
+
+    def _next_waiter(self) -> Waiter | None:
+        self._forget_cancelled()
+        return self._waiting.popleft() if self._waiting else None
+
+    def _connect_more(self) -> None:
+        if (
+            len(self._connecting) < len(self._waiting)
+            and len(self._all) + len(self._connecting) < self.limits.max_connections
+        ):
+            task = asyncio.get_running_loop().create_task(self._connect())
+            self._connecting.add(task)
+            task.add_done_callback(self._connect_ended)
+
+    def _connect_ended(self, task: asyncio.Task[None]) -> None:
+        self._connecting.discard(task)
+        if self._waiting and not task.cancelled():
+            self._connect_more()
+
+    async def _connect(self) -> None:
+        backend = self.backend
+        result: UpstreamConnection | RequestError
+        try:
+            async with asyncio.timeout(self.limits.connect_timeout_s):
+                _, result = await asyncio.get_running_loop().create_connection(
+                    lambda: UpstreamConnection(self), backend.host, backend.port
+                )
+        except TimeoutError:
+            result = ConnectFailed(f"{backend.url} took longer than {self.limits.connect_timeout_s:g} s to connect")
+        except OSError as error:
+            result = ConnectFailed(f"{backend.url} refused the connection: {error.strerror or error}")
+        if isinstance(result, UpstreamConnection):
+            if result.is_open:
+                self._all.add(result)
+                self.give_back(result)
+                return
+            result = ConnectFailed(f"{backend.url} closed the connection at once")
+        waiter = self._next_waiter()
+        if waiter is not None and waiter.deliver is not None:
+            waiter.deliver(result)

@@ -1,0 +1,108 @@
+"""The values that the layers hand to each other. All are immutable; none does I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NewType
+from urllib.parse import urlsplit
+
+ItemId = NewType("ItemId", str)
+"""An item's canonical id: the same text for every spelling that the application takes for the same item."""
+
+Ticket = NewType("Ticket", int)
+"""One number of the rotation, counted from 1, used at most once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One application server, as configured and shown.
+
+    `url` is its base URL in canonical form (scheme, host, explicit port, no path), which is also what the sticky map
+    holds. `id` is `host:port`.
+    """
+
+    url: str
+    host: str
+    port: int
+    id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        object.__setattr__(self, "id", f"{name}:{self.port}")
+
+    @classmethod
+    def from_url(cls, url: str) -> Backend:
+        """Read a base URL such as `http://10.0.0.7:8000`. Raises ValueError, saying what is wrong with it."""
+        if any(c.isspace() or ord(c) < 0x21 for c in url):
+            raise ValueError(f"{url!r} holds white space or control characters")
+        parts = urlsplit(url)
+        if parts.scheme != "http":
+            raise ValueError(f"{url!r} is not an http:// URL")
+        try:
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise ValueError(f"{url!r} has a bad port: {error}") from error
+        if not host:
+            raise ValueError(f"{url!r} names no host")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("a backend URL may not hold a user name or password")
+        if parts.path not in ("", "/") or parts.query or parts.fragment:
+            raise ValueError(f"{url!r} has a path, query or fragment; give the base URL alone")
+        if port == 0:
+            raise ValueError(f"{url!r} has port 0")
+        port = port or 80
+        name = f"[{host}]" if ":" in host else host
+        return cls(url=f"http://{name}:{port}", host=host, port=port)
+
+
+class Operation(Enum):
+    """What a claim does to its item."""
+
+    CREATE = "create"
+    DELETE = "delete"
+
+
+class Outcome(Enum):
+    """How a claimed request ended, as far as the backend's answer tells.
+
+    DONE: it certainly took effect (2xx). FAILED: it certainly did not (a 4xx answer, or nothing was sent).
+    UNKNOWN: nobody can say without asking the backend (5xx, a timeout, a reset after the request was sent).
+    """
+
+    DONE = "done"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A create or delete in flight on an item. `id` is unique over the whole cluster."""
+
+    id: str
+    item: ItemId
+    operation: Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The reply to `begin`: where the claimed request must go.
+
+    `owner` is None when nothing is bound and nothing was claimed: a delete of an unbound item, or a create that no
+    usable backend could take. `ticket` is the ticket that the new binding took, None for one that stood already.
+    """
+
+    owner: str | None
+    ticket: Ticket | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """An item whose claims have all passed their deadline: only its backend can say whether it exists.
+
+    `version` is the claims' version when it was listed: an answer counts only if nothing has happened since.
+    """
+
+    item: ItemId
+    owner: str | None
+    version: int

@@ -1,0 +1,62 @@
+"""What a child process of the supervisor is told, and how it notices that the supervisor is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import uvicorn
+
+from distributer import log
+from distributer.config import Settings
+
+READY_LINE = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the supervisor wants: settings, and the listening socket that it lends."""
+
+    settings: Settings
+    socket: socket.socket
+
+
+def take_order() -> Order:
+    """Read the order: one line of JSON on standard input, which stays open as long as the supervisor lives."""
+    line = sys.stdin.buffer.readline()
+    if not line:
+        sys.exit(1)
+    order = json.loads(line)
+    settings = Settings.model_validate(order["settings"])
+    log.configure(settings.log_level, settings.log_format, source=order["name"])
+    sock = socket.socket(fileno=order["fd"])
+    sock.setblocking(False)
+    return Order(settings, sock)
+
+
+class ChildServer(uvicorn.Server):
+    """uvicorn's server, as a child: says when it is ready, ends with the supervisor, and with exit status 0."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(READY_LINE, flush=True)  # noqa: T201 - the supervisor reads it
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on a signal. uvicorn would end itself by the same signal again, when it has stopped."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        loop.add_reader(sys.stdin.fileno(), self._supervisor_gone)
+        yield
+        loop.remove_reader(sys.stdin.fileno())
+
+    def _supervisor_gone(self) -> None:
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        self.should_exit = True

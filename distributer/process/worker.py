@@ -1,0 +1,79 @@
+"""One worker process: a replica behind the express door, on a socket that the supervisor lends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import socket
+import sys
+from collections.abc import AsyncIterator
+
+import uvicorn
+
+from distributer.control.replica import open_replica
+from distributer.doors.asgi import DistributerMiddleware, lifespan_only
+from distributer.doors.express import ExpressProtocol
+from distributer.forwarding.core import ForwardingCore
+from distributer.process.child import ChildServer, take_order
+
+FIRST_WAIT_S = 1.0
+"""How long a worker waits for Redis before it serves degraded. The supervisor has waited before the first one."""
+DRAIN_GRACE_S = 0.5
+"""How long a draining worker goes on accepting and keeps idle connections: clients that send meanwhile are answered
+`Connection: close`, rather than find their connection closed under their request."""
+
+
+class _Server(ChildServer):
+    """A worker's server: stops politely, and spares the collector's work."""
+
+    core: ForwardingCore | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # All that lives now lives as long as the process: no collection need look at it again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.core is not None:
+            self.core.is_draining = True
+        if not self.force_exit:
+            await asyncio.sleep(DRAIN_GRACE_S)
+        await super().shutdown(sockets)
+
+
+def main() -> int:
+    """Serve until told to stop; return the exit status."""
+    order = take_order()
+    settings = order.settings
+    server: _Server
+
+    @contextlib.asynccontextmanager
+    async def open_core() -> AsyncIterator[ForwardingCore]:
+        async with open_replica(settings, wait_redis_s=FIRST_WAIT_S) as core:
+            server.core = core
+            yield core
+
+    server = _Server(
+        uvicorn.Config(
+            DistributerMiddleware(lifespan_only, open_core),
+            http=ExpressProtocol,
+            ws="none",
+            loop="uvloop",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=int(settings.drain_timeout_s),
+        )
+    )
+    server.run(sockets=[order.socket])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Which item a request speaks of, and what it does to it.
+
+Keys are canonical *as the application sees them*: a FastAPI application on uvicorn decodes the whole path before it
+matches routes, takes the last of repeated query parameters, and reads `int` with pydantic, so all of that is done here
+in the same way. Every spelling of one item then has one key, and a text that the application would refuse has none.
+The request itself is never touched: it is forwarded byte for byte as it came.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, unquote
+
+from pydantic import TypeAdapter, ValidationError
+
+from distributer.model import ItemId, Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Rotate:
+    """The request is bound to nothing: it takes a ticket of the rotation."""
+
+
+@dataclass(frozen=True, slots=True)
+class FindOwner:
+    """The request uses an item: it goes to the owner; unbound, it takes a ticket."""
+
+    item: ItemId
+
+
+@dataclass(frozen=True, slots=True)
+class TakeClaim:
+    """The request creates or deletes an item: it goes where its claim says."""
+
+    item: ItemId
+    operation: Operation
+
+
+Need = Rotate | FindOwner | TakeClaim
+ROTATE = Rotate()
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRules:
+    """Where item ids stand in requests: `{collection}{id}` in paths, `{parameter}` in the query of a create."""
+
+    collection: str = "/items/"
+    parameter: str = "item_id"
+
+
+DEMO_RULES = ItemRules()
+
+_INT = TypeAdapter(int)
+
+
+def canonical_int(text: str) -> ItemId | None:
+    """Read an item id as the application does: " +007" is "7", "1_000" is "1000". None if it would be refused."""
+    if text.isascii() and text.isdigit() and text[0] != "0" and len(text) < 20:
+        return ItemId(text)  # nearly all ids: already canonical
+    try:
+        return ItemId(str(_INT.validate_python(text)))
+    except ValidationError:
+        return None
+
+
+def need_of(method: bytes, target: bytes, rules: ItemRules = DEMO_RULES) -> Need:
+    """Say what must be known to route a request, from its method and its raw target (RFC 9112 section 3.2)."""
+    collection = rules.collection
+    # Without a percent sign in it, and in origin form, a path speaks of an item only if it shows the collection.
+    if target[:1] == b"/" and b"%" not in target and not target.startswith(collection.encode()):
+        return ROTATE
+    raw_path, raw_query = _split(target)
+    path = unquote(raw_path.decode("latin-1")) if b"%" in raw_path else raw_path.decode("latin-1")
+    if not path.startswith(collection):
+        return ROTATE
+    rest = path[len(collection) :]
+    if not rest:
+        if method != b"POST":
+            return ROTATE
+        item = _item_of_query(raw_query, rules.parameter)
+        return ROTATE if item is None else TakeClaim(item, Operation.CREATE)
+    if "/" in rest:
+        return ROTATE
+    item = canonical_int(rest)
+    if item is None:
+        return ROTATE
+    if method == b"DELETE":
+        return TakeClaim(item, Operation.DELETE)
+    return FindOwner(item)
+
+
+def _split(target: bytes) -> tuple[bytes, bytes]:
+    """Split a target into raw path and raw query, leaving out scheme, authority and fragment."""
+    target = target.partition(b"#")[0]
+    if target[:1] != b"/":
+        scheme, separator, rest = target.partition(b"://")
+        if not separator or b"/" in scheme or b"?" in scheme:
+            return b"", b""  # `*`, an authority, or nothing that names a path
+        slash = rest.find(b"/")
+        target = rest[slash:] if slash >= 0 else b"/"
+    path, _, query = target.partition(b"?")
+    return path, query
+
+
+def _item_of_query(query: bytes, parameter: str) -> ItemId | None:
+    values = [value for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if name == parameter]
+    return canonical_int(values[-1]) if values else None

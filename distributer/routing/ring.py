@@ -1,0 +1,54 @@
+"""The ring: the ordered backends on which tickets fall.
+
+A ring is an immutable snapshot, swapped whole: who routes holds one and never sees it change. A backend that is down
+keeps its place, so that the others' tickets do not move; a ticket that falls on it is exchanged for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from distributer.model import Backend, Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """Backends in order, and which of them are down. Ticket k falls on backend (k - 1) mod N."""
+
+    backends: tuple[Backend, ...]
+    down: frozenset[Backend] = frozenset()
+    urls: tuple[str, ...] = field(init=False)
+    _by_url: dict[str, Backend] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.backends:
+            raise ValueError("a ring needs at least one backend")
+        object.__setattr__(self, "urls", tuple(backend.url for backend in self.backends))
+        object.__setattr__(self, "_by_url", {backend.url: backend for backend in self.backends})
+
+    def at(self, ticket: Ticket) -> Backend:
+        """Return the backend on which a ticket falls."""
+        return self.backends[(ticket - 1) % len(self.backends)]
+
+    def by_url(self, url: str) -> Backend | None:
+        """Return the backend with that base URL; None if none of the ring has it."""
+        return self._by_url.get(url)
+
+    def candidates(self, tried: Collection[Backend] = ()) -> Sequence[Backend]:
+        """List the backends that may be used now: not yet tried, and up.
+
+        When all that were not tried are down, those are listed: what a replica believes of health may be stale, and a
+        try that fails to connect costs nothing but time.
+        """
+        untried = [backend for backend in self.backends if backend not in tried]
+        return [backend for backend in untried if backend not in self.down] or untried
+
+    def usable(self, tried: Collection[Backend] = ()) -> str:
+        """Spell the candidates as one "1" or "0" for each place of the ring."""
+        candidates = self.candidates(tried)
+        return "".join("1" if backend in candidates else "0" for backend in self.backends)
+
+    def with_down(self, backend: Backend, *, is_down: bool) -> Ring:
+        """Return the ring in which that backend is down, or is not."""
+        return Ring(self.backends, self.down | {backend} if is_down else self.down - {backend})

@@ -1,0 +1,82 @@
+"""The routing decision: what must be known (`item.need_of`), and what follows once it is (`choose`).
+
+need        answer       decision
+----------  -----------  ---------------------------------------------------------------
+rotate      ticket       route to where it falls; exchange it if that backend is no candidate
+find owner  owner        route to the owner, up or not: nobody else has the item
+find owner  None         rotate: unbound items go round
+claim       Begun        route to the owner that the claim got
+any         StateError   refuse (tickets have a local stand-in: `state/fallback.py`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum
+
+from distributer.errors import StateError, Unroutable
+from distributer.model import Backend, ItemId, Ticket
+from distributer.routing.ring import Ring
+
+
+class Reason(Enum):
+    """Why a request goes where it goes."""
+
+    ROTATION = "rotation"
+    STICKY = "sticky"
+    CREATE = "create"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a request goes, and why."""
+
+    backend: Backend
+    reason: Reason
+    ticket: Ticket | None = None
+
+
+class TakeTicket(Enum):
+    """What must be known next is a ticket: none is at hand, or the one at hand is exchanged."""
+
+    FIRST = "first"
+    ANOTHER = "another"
+
+
+Decision = Route | TakeTicket | Unroutable
+
+MAX_EXCHANGES_PER_BACKEND = 4
+"""A request gives up exchanging tickets after this many for each place in the ring, and takes the next candidate in
+ring order. By chance alone that happens to one request in 10^8 or so, with half of the ring down."""
+
+
+def choose_by_ticket(ticket: Ticket, ring: Ring, tried: Collection[Backend] = (), exchanged: int = 0) -> Decision:
+    """Decide where a rotated request goes. `exchanged` counts the tickets this request has thrown away."""
+    backend = ring.at(ticket)
+    if not ring.down and not tried:
+        return Route(backend, Reason.ROTATION, ticket)
+    candidates = ring.candidates(tried)
+    if not candidates:
+        return Unroutable("none of the backends could be reached")
+    if backend in candidates:
+        return Route(backend, Reason.ROTATION, ticket)
+    if exchanged < MAX_EXCHANGES_PER_BACKEND * len(ring.backends):
+        return TakeTicket.ANOTHER
+    return Route(candidates[ticket % len(candidates)], Reason.ROTATION, ticket)
+
+
+def choose_by_owner(item: ItemId, owner: str | StateError | None, ring: Ring, reason: Reason) -> Decision:
+    """Decide where a request for one item goes, by what the shared map says of its owner."""
+    if owner is None:
+        return TakeTicket.FIRST
+    if isinstance(owner, StateError):
+        return Unroutable(
+            f"the shared state is away, and where item {item} lives is not known here: {owner}",
+            title="Routing state unavailable",
+        )
+    backend = ring.by_url(owner)
+    if backend is None:
+        return Unroutable(f"item {item} is bound to {owner!r}, which is not one of the backends", title="Owner unknown")
+    return Route(backend, reason)

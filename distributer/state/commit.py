@@ -1,0 +1,138 @@
+"""Group commit: one shared round trip for all the requests that waited for it. No I/O here.
+
+While a round trip is under way, requests queue up. The next round trip carries, for all of them,
+
+    INCRBY rotation n           one ticket each for the n requests that rotate
+    HMGET sticky item item …    one owner each for the requests that use an item
+    EVALSHA …                   one script each for those that create or delete one
+
+so each request costs one shared round trip, and Redis sees a few thousand commands a second for tens of thousands of
+requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from distributer.errors import StateError
+from distributer.model import ItemId, Ticket
+
+Command = Sequence[str | bytes | int]
+Reply = Any
+"""A reply as the Redis protocol gives it: int, bytes, None, a list of these, or an exception for an error reply."""
+
+
+class GroupCommit:
+    """Deal the replies of one round trip among the requests that waited for it.
+
+    At most one batch is in flight. Tickets are dealt in arrival order, each at most once. A batch that fails is never
+    sent again: a gap in the rotation is harmless, waiting is not, and only the caller of a script knows whether that
+    may be repeated.
+    """
+
+    __slots__ = ("_in_flight", "_lookups", "_rotation", "_scripts", "_sticky", "_tickets")
+
+    def __init__(self, rotation_key: str, sticky_key: str) -> None:
+        self._rotation = rotation_key
+        self._sticky = sticky_key
+        self._tickets: list[Callable[[Ticket | StateError], None]] = []
+        self._lookups: list[tuple[ItemId, Callable[[str | StateError | None], None]]] = []
+        self._scripts: list[tuple[Command, Callable[[Reply], None]]] = []
+        self._in_flight: Batch | None = None
+
+    def join_ticket(self, deliver: Callable[[Ticket | StateError], None]) -> None:
+        """Wait for a ticket."""
+        self._tickets.append(deliver)
+
+    def join_lookup(self, item: ItemId, deliver: Callable[[str | StateError | None], None]) -> None:
+        """Wait for the owner of item."""
+        self._lookups.append((item, deliver))
+
+    def join_script(self, command: Command, deliver: Callable[[Reply], None]) -> None:
+        """Wait for the reply to a command of its own; `deliver` also gets error replies and StateErrors, as values."""
+        self._scripts.append((command, deliver))
+
+    def next_batch(self) -> Batch | None:
+        """Gather all that waits. None while a batch is in flight, or when nobody waits."""
+        if self._in_flight is not None or not (self._tickets or self._lookups or self._scripts):
+            return None
+        commands: list[Command] = []
+        if self._tickets:
+            commands.append(("INCRBY", self._rotation, len(self._tickets)))
+        if self._lookups:
+            commands.append(("HMGET", self._sticky, *[item for item, _ in self._lookups]))
+        commands.extend(command for command, _ in self._scripts)
+        batch = self._in_flight = Batch(commands, self._tickets, self._lookups, self._scripts)
+        self._tickets, self._lookups, self._scripts = [], [], []
+        return batch
+
+    def settle(self, batch: Batch, replies: Sequence[Reply] | StateError) -> StateError | None:
+        """Deal the replies of a batch, or its failure. Return the error, if tickets or owners could not be had."""
+        assert batch is self._in_flight, "only the batch in flight can be settled"
+        # Cleared first: what is dealt may at once ask for more.
+        self._in_flight = None
+        if isinstance(replies, StateError):
+            batch.fail(replies)
+            return replies
+        return batch.deal(replies)
+
+
+class Batch:
+    """The commands of one round trip, and who waits for their replies."""
+
+    __slots__ = ("_lookups", "_scripts", "_tickets", "commands")
+
+    def __init__(
+        self,
+        commands: list[Command],
+        tickets: list[Callable[[Ticket | StateError], None]],
+        lookups: list[tuple[ItemId, Callable[[str | StateError | None], None]]],
+        scripts: list[tuple[Command, Callable[[Reply], None]]],
+    ) -> None:
+        self.commands = commands
+        self._tickets = tickets
+        self._lookups = lookups
+        self._scripts = scripts
+
+    def fail(self, error: StateError) -> None:
+        """Give everybody the error."""
+        for ticket_waiter in self._tickets:
+            ticket_waiter(error)
+        for _, lookup_waiter in self._lookups:
+            lookup_waiter(error)
+        for _, script_waiter in self._scripts:
+            script_waiter(error)
+
+    def deal(self, replies: Sequence[Reply]) -> StateError | None:
+        """Give everybody their part of the replies, which stand in the order of the commands."""
+        place = 0
+        error: StateError | None = None
+        if self._tickets:
+            last = replies[place]
+            place += 1
+            if isinstance(last, int):
+                first = last - len(self._tickets) + 1
+                for ticket, deliver in enumerate(self._tickets, first):
+                    deliver(Ticket(ticket))
+            else:
+                error = _refused(self.commands[place - 1], last)
+                for deliver in self._tickets:
+                    deliver(error)
+        if self._lookups:
+            owners = replies[place]
+            place += 1
+            if isinstance(owners, list):
+                for (_, deliver_owner), owner in zip(self._lookups, owners, strict=True):
+                    deliver_owner(None if owner is None else owner.decode("utf-8", "replace"))
+            else:
+                error = _refused(self.commands[place - 1], owners)
+                for _, deliver_owner in self._lookups:
+                    deliver_owner(error)
+        for (_, deliver_reply), reply in zip(self._scripts, replies[place:], strict=True):
+            deliver_reply(reply)
+        return error
+
+
+def _refused(command: Command, reply: Reply) -> StateError:
+    return StateError(f"Redis answered {command[0]!s} {command[1]!s} with {reply!s:.200}")

@@ -1,0 +1,42 @@
+"""Every Redis key: the schema.
+
+| key | type | what | written by, and gone when |
+|---|---|---|---|
+| `P:rotation` | string | tickets taken so far | INCRBY, `begin.lua`; never |
+| `P:sticky` | hash | item → owner's base URL, pending ones too | `begin`, `settle`, `resolve`, redis-cli; unbound |
+| `P:claims` | hash | item → JSON of the claims on it (`routing/claim.py`) | `begin`, `settle`, `resolve`; all settled |
+| `P:backends` | hash | backend id → JSON: url, position | a replica at its start; replaced by another ring |
+| `P:topology` | string | version, raised on each change of `P:backends` | with `P:backends`; never |
+| `P:replicas` | zset | replica id → last heartbeat, Redis TIME, seconds | each replica, each second; 60 s of silence |
+| `P:replica:<id>` | string | JSON: version, address, pid, counters | that replica, each second; expires 5 s later |
+| `P:prober` | string | the replica that asks backends about doubts | lease, SET NX PX; expires |
+
+`P` is the prefix, `distributer` unless configured. On Redis Cluster it must hold a hash tag, `{distributer}`, since the
+scripts touch several keys at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names of all keys under one prefix."""
+
+    prefix: str = "distributer"
+    rotation: str = field(init=False)
+    sticky: str = field(init=False)
+    claims: str = field(init=False)
+    backends: str = field(init=False)
+    topology: str = field(init=False)
+    replicas: str = field(init=False)
+    prober: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("rotation", "sticky", "claims", "backends", "topology", "replicas", "prober"):
+            object.__setattr__(self, name, f"{self.prefix}:{name}")
+
+    def replica(self, replica_id: str) -> str:
+        """Name the key of one replica's snapshot."""
+        return f"{self.prefix}:replica:{replica_id}"

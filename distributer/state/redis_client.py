@@ -1,0 +1,131 @@
+"""redis-py clients and pools for the URLs that users give: `redis://`, `rediss://`, `unix://` and `redis+sentinel://`."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+
+from distributer.errors import StateError
+from distributer.state.redis_link import explain
+
+SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
+REFUSALS = ("NOAUTH", "WRONGPASS", "NOPERM", "AUTH", "ERR AUTH", "DENIED")
+
+
+class RedisRefusedError(StateError):
+    """Redis is there, but does not let us in: waiting for it would be in vain."""
+
+
+def check_url(url: str) -> None:
+    """Raise ValueError, saying what is wrong, if url cannot name a Redis."""
+    parts = urlsplit(url)
+    if parts.scheme not in SCHEMES:
+        raise ValueError(f"{redacted(url)!r} is none of {', '.join(s + '://' for s in SCHEMES)}")
+    if parts.scheme == "redis+sentinel":
+        _SentinelUrl.parse(url)
+    elif parts.scheme == "unix":
+        if not parts.path:
+            raise ValueError("a unix:// URL needs a path")
+    else:
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise ValueError(f"{redacted(url)!r} has a bad port: {error}") from error
+        if not parts.hostname or port == 0:
+            raise ValueError(f"{redacted(url)!r} names no host, or port 0")
+        database = parts.path.strip("/")
+        if database and not database.isdigit():
+            raise ValueError(f"{redacted(url)!r}: the database is a number, not {database!r}")
+
+
+def redacted(url: str) -> str:
+    """Return the URL as it may be shown and logged: without its password."""
+    head, separator, tail = url.rpartition("@")
+    if not separator:
+        return url
+    scheme, _, credentials = head.partition("://")
+    user, colon, _ = credentials.partition(":")
+    return f"{scheme}://{user}{colon}{'***' if colon else ''}@{tail}"
+
+
+def pool_of(url: str, timeout_s: float) -> redis.ConnectionPool:
+    """Make a pool without retries of its own: `timeout_s` bounds each connect and each read. Nothing is sent yet."""
+    options: dict[str, Any] = {
+        # One incr() whose reply was lost is applied again by each retry: tickets must never be retried behind our back.
+        "retry": Retry(NoBackoff(), 0),
+        "socket_connect_timeout": timeout_s,
+        "socket_timeout": timeout_s,
+        "health_check_interval": 0,
+        "protocol": 2,
+    }
+    if urlsplit(url).scheme != "redis+sentinel":
+        return redis.ConnectionPool.from_url(url, **options)
+    parsed = _SentinelUrl.parse(url)
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        parsed.addresses,
+        sentinel_kwargs={"socket_connect_timeout": timeout_s, "socket_timeout": timeout_s, "protocol": 2},
+    )
+    options |= {"username": parsed.username, "password": parsed.password, "db": parsed.database}
+    pool: redis.ConnectionPool = sentinel.master_for(parsed.service, **options).connection_pool
+    return pool
+
+
+def client_of(url: str, timeout_s: float) -> redis.Redis:
+    """Make a client for all that is not the hot path: heartbeats, status, the command line."""
+    return redis.Redis(connection_pool=pool_of(url, timeout_s))
+
+
+async def ping(url: str, timeout_s: float) -> None:
+    """Ask once whether Redis is there and lets us in. Raises RedisRefusedError or StateError."""
+    client = client_of(url, timeout_s)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await client.ping()
+    except (AuthenticationError, NoPermissionError) as error:
+        raise RedisRefusedError(explain(error)) from error
+    except ResponseError as error:
+        if str(error).upper().startswith(REFUSALS):
+            raise RedisRefusedError(explain(error)) from error
+        raise StateError(explain(error)) from error
+    except (redis.RedisError, OSError, TimeoutError) as error:
+        raise StateError(explain(error)) from error
+    finally:
+        await client.aclose()
+        await client.connection_pool.disconnect()
+
+
+@dataclass(frozen=True, slots=True)
+class _SentinelUrl:
+    """`redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/database]`."""
+
+    addresses: list[tuple[str, int]]
+    service: str
+    database: int
+    username: str | None
+    password: str | None
+
+    @classmethod
+    def parse(cls, url: str) -> _SentinelUrl:
+        parts = urlsplit(url)
+        credentials, _, hosts = parts.netloc.rpartition("@")
+        username, _, password = credentials.partition(":")
+        service, _, database = parts.path.strip("/").partition("/")
+        if not hosts or not service:
+            raise ValueError("a redis+sentinel:// URL is redis+sentinel://host:port,host:port/service[/database]")
+        addresses: list[tuple[str, int]] = []
+        for host in hosts.split(","):
+            name, _, port = host.partition(":")
+            if not name or not (port or "26379").isdigit():
+                raise ValueError(f"{host!r} is no sentinel address; give host:port")
+            addresses.append((name, int(port or 26379)))
+        if database and not database.isdigit():
+            raise ValueError(f"the database is a number, not {database!r}")
+        return cls(addresses, service, int(database or 0), unquote(username) or None, unquote(password) or None)

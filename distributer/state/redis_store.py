@@ -1,0 +1,233 @@
+"""The shared state, in Redis: the Protocols of `store.py` over one link and one group commit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from distributer.errors import StateError
+from distributer.model import Begun, Claim, Doubt, ItemId, Operation, Outcome, Ticket
+from distributer.state.commit import Command, GroupCommit, Reply
+from distributer.state.keys import Keys
+from distributer.state.redis_link import Link
+from distributer.state.scripts import BEGIN, DOUBTS, RESOLVE, SETTLE, Script
+
+log = logging.getLogger("distributer.state")
+
+KINDS = {Operation.CREATE: "c", Operation.DELETE: "d"}
+MAX_UNSETTLED = 10_000
+"""Settlements kept for the return of Redis. One that is dropped is not lost: its claim passes its deadline, and the
+sweeper asks the backend."""
+
+
+class RedisStore:
+    """Tickets, bindings and doubts in Redis.
+
+    `mode_since` (seconds, `time.time`) and `is_degraded` tell whether the last word from Redis was an answer; each
+    change is logged once.
+    """
+
+    def __init__(self, link: Link, keys: Keys, claim_ttl_s: float) -> None:
+        self._link = link
+        self._keys = keys
+        self._claim_ttl_ms = int(claim_ttl_s * 1000)
+        self._commit = GroupCommit(keys.rotation, keys.sticky)
+        self._loop = asyncio.get_running_loop()
+        self._is_scheduled = False
+        self._unsettled: dict[str, Command] = {}
+        self._heard = asyncio.Event()
+        self._is_stopping = False
+        self.is_degraded = True
+        self.mode_since = time.time()
+        self.degraded_reason = "not connected yet"
+        self.batches = 0
+
+    async def start(self) -> None:
+        """Connect in the background."""
+        await self._link.start(self._on_change)
+
+    async def wait_ready(self, timeout_s: float) -> None:
+        """Wait until Redis answers. Raises StateError, with the reason, when it does not within timeout_s."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._heard.wait()
+        except TimeoutError:
+            raise StateError(self.degraded_reason) from None
+
+    async def stop(self) -> None:
+        """Disconnect. Whoever still waits gets a StateError."""
+        self._is_stopping = True
+        await self._link.stop()
+
+    # Rotation and bindings: each call joins the next round trip.
+
+    def ticket(self, deliver: Callable[[Ticket | StateError], None]) -> None:
+        self._commit.join_ticket(deliver)
+        if not self._is_scheduled:
+            self._schedule()
+
+    def owner(self, item: ItemId, deliver: Callable[[str | StateError | None], None]) -> None:
+        self._commit.join_lookup(item, deliver)
+        if not self._is_scheduled:
+            self._schedule()
+
+    def begin(
+        self, claim: Claim, ring: Sequence[str], usable: str, deliver: Callable[[Begun | StateError], None]
+    ) -> None:
+        keys = (self._keys.rotation, self._keys.sticky, self._keys.claims)
+        arguments: Sequence[str | int] = (
+            claim.item,
+            claim.id,
+            KINDS[claim.operation],
+            self._claim_ttl_ms,
+            usable,
+            *ring,
+        )
+
+        def replied(reply: Reply) -> None:
+            if isinstance(reply, list) and len(reply) == 2:
+                owner, ticket = reply
+                deliver(Begun(owner.decode("utf-8", "replace") or None, Ticket(ticket) if ticket else None))
+            else:
+                error = _as_error(reply)
+                # Whether it took effect is not known. If it did, nothing was sent for it: give the claim back.
+                self._settle_later(claim, "", Outcome.FAILED)
+                deliver(error)
+
+        self._run(BEGIN, keys, arguments, replied)
+
+    def settle(self, claim: Claim, owner: str, outcome: Outcome, deliver: Callable[[StateError | None], None]) -> None:
+        if outcome is Outcome.UNKNOWN:
+            # Its claim stays until the deadline; then the sweeper asks.
+            self._loop.call_soon(deliver, None)
+            return
+
+        def replied(reply: Reply) -> None:
+            if isinstance(reply, Exception):
+                self._settle_later(claim, owner, outcome)
+                deliver(_as_error(reply))
+            else:
+                deliver(None)
+
+        self._run(SETTLE, *self._settlement(claim, owner, outcome), replied)
+
+    # Doubts: the sweeper's side.
+
+    async def doubts(self, limit: int) -> Sequence[Doubt]:
+        found: list[Doubt] = []
+        cursor = "0"
+        while len(found) < limit:
+            reply = await self._ask(DOUBTS, (self._keys.sticky, self._keys.claims), (cursor, 100))
+            raw_cursor, rows = reply
+            cursor = _text(raw_cursor)
+            for item, owner, version in zip(rows[0::3], rows[1::3], rows[2::3], strict=True):
+                found.append(Doubt(ItemId(_text(item)), _text(owner) or None, int(version)))
+            if cursor == "0":
+                break
+        return found
+
+    async def resolve(self, doubt: Doubt, *, exists: bool) -> bool:
+        arguments = (doubt.item, doubt.owner or "", doubt.version, int(exists))
+        return bool(await self._ask(RESOLVE, (self._keys.sticky, self._keys.claims), arguments))
+
+    # The round trips.
+
+    def _schedule(self) -> None:
+        # At the end of this turn of the loop: requests that were read in the same turn share the round trip.
+        self._is_scheduled = True
+        self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_scheduled = False
+        batch = self._commit.next_batch()
+        if batch is None:
+            return
+        if not self._link.is_up:
+            self._commit.settle(batch, StateError(self.degraded_reason))
+            return
+        self.batches += 1
+
+        def replied(replies: Sequence[Reply] | StateError) -> None:
+            error = self._commit.settle(batch, replies)
+            if error is not None or self.is_degraded:
+                self._on_change(error)
+            if not self._is_scheduled:
+                self._flush()
+
+        self._link.send(batch.commands, replied)
+
+    def _run(
+        self, script: Script, keys: Sequence[str], arguments: Sequence[str | int], deliver: Callable[[Reply], None]
+    ) -> None:
+        tail = (len(keys), *keys, *arguments)
+
+        def replied(reply: Reply) -> None:
+            # The server does not know the script yet, or was told to forget it: send the text, which it then keeps.
+            if isinstance(reply, Exception) and str(reply).startswith("NOSCRIPT"):
+                self._join(("EVAL", script.source, *tail), deliver)
+            else:
+                deliver(reply)
+
+        self._join(("EVALSHA", script.sha1, *tail), replied)
+
+    def _join(self, command: Command, deliver: Callable[[Reply], None]) -> None:
+        self._commit.join_script(command, deliver)
+        if not self._is_scheduled:
+            self._schedule()
+
+    async def _ask(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]) -> Reply:
+        answer: asyncio.Future[Reply] = self._loop.create_future()
+        self._run(script, keys, arguments, lambda reply: None if answer.done() else answer.set_result(reply))
+        reply = await answer
+        if isinstance(reply, Exception):
+            raise _as_error(reply)
+        return reply
+
+    def _settlement(self, claim: Claim, owner: str, outcome: Outcome) -> tuple[Sequence[str], Sequence[str | int]]:
+        keys = (self._keys.sticky, self._keys.claims)
+        return keys, (claim.item, claim.id, KINDS[claim.operation], owner, outcome.value)
+
+    def _settle_later(self, claim: Claim, owner: str, outcome: Outcome) -> None:
+        """Keep a settlement for the return of Redis. It is idempotent, so one that did take effect does no harm."""
+        if len(self._unsettled) < MAX_UNSETTLED:
+            keys, arguments = self._settlement(claim, owner, outcome)
+            self._unsettled[claim.id] = ("EVAL", SETTLE.source, len(keys), *keys, *arguments)
+
+    def _catch_up(self) -> None:
+        unsettled, self._unsettled = self._unsettled, {}
+        for claim_id, command in unsettled.items():
+
+            def replied(reply: Reply, claim_id: str = claim_id, command: Command = command) -> None:
+                if isinstance(reply, StateError):
+                    self._unsettled.setdefault(claim_id, command)
+
+            self._join(command, replied)
+
+    def _on_change(self, error: StateError | None) -> None:
+        """Follow the mode: shared while Redis answers, degraded while it does not."""
+        if error is not None:
+            self.degraded_reason = str(error)
+        was_degraded, self.is_degraded = self.is_degraded, error is not None
+        if error is None:
+            if was_degraded:
+                if self._heard.is_set():
+                    log.warning("shared state is back", extra={"away_s": round(time.time() - self.mode_since, 3)})
+                self.mode_since = time.time()
+                self._heard.set()
+            if self._unsettled:
+                self._catch_up()
+        elif not was_degraded and not self._is_stopping:
+            log.warning("shared state is away; serving degraded", extra={"reason": self.degraded_reason})
+            self.mode_since = time.time()
+
+
+def _as_error(reply: Reply) -> StateError:
+    if isinstance(reply, StateError):
+        return reply
+    return StateError(f"Redis refused: {reply!s:.200}")
+
+
+def _text(value: bytes | str | int) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

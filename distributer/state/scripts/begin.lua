@@ -1,0 +1,34 @@
+-- Claims an item for a create or a delete that is about to be sent.
+--
+-- KEYS   rotation, sticky, claims
+-- ARGV   item, claim id, kind 'c' or 'd', time to live in ms, usable (a '1' or '0' per backend), base URLs of the ring ...
+-- Reply  { owner, '' if nothing was claimed; the ticket that a new binding took, 0 if none }
+
+local item, id, kind, ttl_ms, usable = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local before, entry = read_item(KEYS[2], KEYS[3], item)
+
+if entry and entry.c[id] then
+  return { entry.c[id][4], 0 }
+end
+
+local owner, ticket = before, 0
+if owner == '' then
+  if kind == 'd' or not string.find(usable, '1', 1, true) then
+    return { '', 0 }
+  end
+  -- A ticket that falls on an unusable backend is spent: exchanged, not shifted.
+  local place
+  repeat
+    ticket = redis.call('INCR', KEYS[1])
+    place = (ticket - 1) % #usable + 1
+  until string.sub(usable, place, place) == '1'
+  owner = ARGV[5 + place]
+end
+
+local overlapped = kind == 'd' and entry and has_create(entry) and 1 or 0
+entry = with_claim(entry, id, { kind, now_ms() + ttl_ms, overlapped, owner })
+if ticket ~= 0 then
+  entry.p = 1
+end
+write_item(KEYS[2], KEYS[3], item, before, owner, entry)
+return { owner, ticket }

@@ -1,0 +1,59 @@
+"""What the rest of the program knows of the shared state.
+
+Everything here is callback-shaped: a request waits for its answer without a task or a future of its own. `deliver` is
+called exactly once, never before the call that took it returns, with the answer or with a StateError (given, not
+raised). After a StateError it is not known whether the command took effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from distributer.errors import StateError
+from distributer.model import Begun, Claim, Doubt, ItemId, Outcome, Ticket
+
+
+class Rotation(Protocol):
+    """The one global round-robin counter."""
+
+    def ticket(self, deliver: Callable[[Ticket | StateError], None]) -> None:
+        """Take one ticket. Tickets are dealt in the order of the calls; each is dealt at most once."""
+
+
+class Bindings(Protocol):
+    """The sticky map, item → base URL of its owner, and the claims on it."""
+
+    def owner(self, item: ItemId, deliver: Callable[[str | StateError | None], None]) -> None:
+        """Look up the owner of item; None when it is unbound."""
+
+    def begin(
+        self, claim: Claim, ring: Sequence[str], usable: str, deliver: Callable[[Begun | StateError], None]
+    ) -> None:
+        """Claim an item, atomically.
+
+        A create binds the item, pending, unless it is bound: a ticket is taken, and the binding is the base URL in
+        ring on which it falls. Tickets that fall where `usable` (a string of "1" and "0", as long as the ring) says
+        "0" are thrown away and others taken. Concurrent begins, from any replica, get the same owner.
+        A delete claims the item only if it is bound.
+        """
+
+    def settle(self, claim: Claim, owner: str, outcome: Outcome, deliver: Callable[[StateError | None], None]) -> None:
+        """Give the outcome of a claimed request that went to owner.
+
+        Idempotent. UNKNOWN keeps the binding: a stale one is harmless, a lost one is not.
+        """
+
+
+class Doubts(Protocol):
+    """The sweeper's side of the claims."""
+
+    async def doubts(self, limit: int) -> Sequence[Doubt]:
+        """List items whose claims have all passed their deadline, at most about `limit`. Raises StateError."""
+
+    async def resolve(self, doubt: Doubt, *, exists: bool) -> bool:
+        """Confirm or release a binding by what its backend said. False, and no effect, if the claims have changed."""
+
+
+class Store(Rotation, Bindings, Protocol):
+    """All that forwarding needs of the shared state."""

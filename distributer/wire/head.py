@@ -1,0 +1,284 @@
+"""Request and response heads: what is read of them, what is forwarded, and what is left out.
+
+A head is forwarded as it came, in its order, with its spelling and its repeated fields, minus what speaks of one
+connection only (RFC 9110 section 7.6.1) and plus what tells the backend about the client. Doors hand over lists of raw
+(name, value) pairs; nothing is decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+
+from distributer.errors import ClientError
+
+Field = tuple[bytes, bytes]
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+UNTRUSTED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"via"})
+"""Fields that tell where a request came from. Those that a client sent count only if it is a trusted proxy."""
+
+PROTECTED = frozenset(
+    {b"host", b"content-length", b"cache-control", b"authorization", b"cookie", b"x-request-id", *UNTRUSTED}
+)
+"""Fields that `Connection:` may not name away: the backend's answer, or our own framing, hangs on them."""
+
+REQUEST_ID_BYTES = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.=+/:@")
+MAX_REQUEST_ID_BYTES = 128
+
+IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+"""RFC 9110 section 9.2.2."""
+
+
+class Framing(IntEnum):
+    """How long a message's body is (RFC 9112 section 6)."""
+
+    NONE = 0
+    LENGTH = 1
+    CHUNKED = 2
+    UNTIL_CLOSE = 3  # responses only
+
+
+class RequestHead:
+    """A request's head, as far as forwarding must know it.
+
+    `fields` holds the end-to-end fields, serialised as they came. `request_id` is the client's if it is sound, else
+    None. The `forwarded_*` values are those the client sent, to be believed only from a trusted proxy.
+    """
+
+    __slots__ = (
+        "content_length",
+        "expects_continue",
+        "fields",
+        "forwarded",
+        "framing",
+        "host",
+        "is_http11",
+        "keep_alive",
+        "method",
+        "request_id",
+        "target",
+    )
+
+    def __init__(self, method: bytes, target: bytes, headers: Sequence[Field], *, is_http11: bool = True) -> None:
+        """Read a head. Raises ClientError if it is ambiguous or breaks HTTP."""
+        self.method = method
+        self.target = target
+        self.is_http11 = is_http11
+        self.keep_alive = is_http11
+        self.expects_continue = False
+        self.framing = Framing.NONE
+        self.content_length = 0
+        self.host: bytes | None = None
+        self.request_id: bytes | None = None
+        self.forwarded: list[Field] = []
+        lines: list[bytes] = []
+        special = _SPECIAL
+        named_away: set[bytes] | None = None
+        for name, value in headers:
+            lowered = name.lower()
+            if lowered not in special:
+                lines.append(b"%b: %b\r\n" % (name, value))
+            elif lowered == b"host":
+                if self.host is not None:
+                    raise ClientError("more than one Host field")
+                self.host = value
+                lines.append(b"%b: %b\r\n" % (name, value))
+            elif lowered == b"connection":
+                named_away = (named_away or set()) | self._read_connection(value)
+            elif lowered == b"content-length":
+                self._read_length(value)
+                lines.append(b"%b: %b\r\n" % (name, value))
+            elif lowered == b"transfer-encoding":
+                self._read_coding(value)
+            elif lowered == b"x-request-id":
+                if self.request_id is None and is_sound_request_id(value):
+                    self.request_id = value
+            elif lowered == b"expect":
+                if value.lower() == b"100-continue" and is_http11:
+                    self.expects_continue = True
+                    lines.append(b"%b: %b\r\n" % (name, value))
+            elif lowered in UNTRUSTED:
+                self.forwarded.append((lowered, value))
+        if self.host is None and is_http11:
+            raise ClientError("no Host field")
+        if named_away:
+            named_away -= PROTECTED
+            lines = [line for line in lines if line.partition(b":")[0].lower() not in named_away]
+        self.fields = b"".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<RequestHead {self.method!r} {self.target!r} {self.framing.name}>"
+
+    @property
+    def is_idempotent(self) -> bool:
+        """Whether sending it twice has the effect of sending it once (RFC 9110 section 9.2.2)."""
+        return self.method in IDEMPOTENT
+
+    def _read_connection(self, value: bytes) -> set[bytes]:
+        tokens = {token.strip(b" \t").lower() for token in value.split(b",")}
+        if b"close" in tokens:
+            self.keep_alive = False
+        elif b"keep-alive" in tokens and not self.is_http11:
+            self.keep_alive = True
+        return tokens - _CONNECTION_OPTIONS
+
+    def _read_length(self, value: bytes) -> None:
+        if self.framing is not Framing.NONE:
+            raise ClientError("the length of the body is given more than once")
+        if not value.isdigit() or len(value) > 18:
+            raise ClientError("Content-Length is not a number of bytes")
+        self.framing = Framing.LENGTH
+        self.content_length = int(value)
+
+    def _read_coding(self, value: bytes) -> None:
+        if self.framing is not Framing.NONE:
+            raise ClientError("the length of the body is given more than once")
+        if value.lower() != b"chunked":
+            raise ClientError("a transfer coding other than chunked", 501, "Not implemented")
+        if not self.is_http11:
+            raise ClientError("chunked in an HTTP/1.0 request")
+        self.framing = Framing.CHUNKED
+
+
+_CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade", b"te", b"http2-settings", b""})
+_SPECIAL = HOP_BY_HOP | UNTRUSTED | {b"host", b"content-length", b"expect", b"x-request-id", b"http2-settings"}
+
+
+def is_sound_request_id(value: bytes) -> bool:
+    """Whether a client's X-Request-ID may be passed on and logged."""
+    return 0 < len(value) <= MAX_REQUEST_ID_BYTES and REQUEST_ID_BYTES.issuperset(value)
+
+
+def upstream_head(head: RequestHead, authority: bytes, origin_fields: bytes, request_id: bytes) -> bytes:
+    """Serialise a request's head for a backend.
+
+    `authority` stands in for a Host that an HTTP/1.0 client did not send; `origin_fields` are the lines that tell about
+    the client (`origin_fields`), ready made; `request_id` is the client's or a new one.
+    """
+    host = head.host
+    return b"%b %b HTTP/1.1\r\n%b%b%bX-Forwarded-Host: %b\r\nX-Request-ID: %b\r\n%b\r\n" % (
+        head.method,
+        head.target,
+        b"" if host is not None else b"Host: %b\r\n" % authority,
+        head.fields,
+        origin_fields,
+        host if host is not None else authority,
+        request_id,
+        b"Transfer-Encoding: chunked\r\n" if head.framing is Framing.CHUNKED else b"",
+    )
+
+
+def origin_fields(client_host: bytes, scheme: bytes, version: bytes = b"1.1") -> bytes:
+    """Serialise the fields that tell the backend about an untrusted client: the same for all requests of a connection.
+
+    What such a client says of itself (RFC 7239 section 8.1: it can say anything) has been left out of the head.
+    """
+    return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nVia: %b distributer\r\n" % (client_host, scheme, version)
+
+
+class ResponseHead:
+    """A response's head: `headers` are the end-to-end fields in their order and spelling."""
+
+    __slots__ = ("content_length", "framing", "headers", "keep_alive", "reason", "status")
+
+    def __init__(
+        self,
+        status: int,
+        reason: bytes,
+        headers: Iterable[Field],
+        *,
+        is_http11: bool = True,
+        answers_head: bool = False,
+    ) -> None:
+        """Read a head. Raises ValueError, saying why, if the message's length is ambiguous (RFC 9112 section 6.3)."""
+        self.status = status
+        self.reason = reason
+        self.keep_alive = is_http11
+        self.content_length = 0
+        kept: list[Field] = []
+        named_away: set[bytes] | None = None
+        length: bytes | None = None
+        chunked = False
+        for field in headers:
+            lowered = field[0].lower()
+            if lowered not in _RESPONSE_SPECIAL:
+                kept.append(field)
+            elif lowered == b"content-length":
+                if length is not None:
+                    raise ValueError("more than one Content-Length")
+                length = field[1]
+                kept.append(field)
+            elif lowered == b"transfer-encoding":
+                if chunked or field[1].lower() != b"chunked" or not is_http11:
+                    raise ValueError("a transfer coding other than chunked")
+                chunked = True
+            elif lowered == b"connection":
+                tokens = {token.strip(b" \t").lower() for token in field[1].split(b",")}
+                if b"close" in tokens:
+                    self.keep_alive = False
+                elif b"keep-alive" in tokens:
+                    self.keep_alive = True
+                named_away = (named_away or set()) | (tokens - _CONNECTION_OPTIONS)
+        if chunked and length is not None:
+            raise ValueError("both Content-Length and Transfer-Encoding")
+        if length is not None:
+            if not length.isdigit() or len(length) > 18:
+                raise ValueError("Content-Length is not a number of bytes")
+            self.content_length = int(length)
+        if named_away:
+            named_away -= PROTECTED
+            kept = [field for field in kept if field[0].lower() not in named_away]
+        self.headers = kept
+        if answers_head or status in (204, 304) or status < 200:
+            self.framing = Framing.NONE
+        elif chunked:
+            self.framing = Framing.CHUNKED
+        elif length is not None:
+            self.framing = Framing.LENGTH
+        else:
+            self.framing = Framing.UNTIL_CLOSE
+            self.keep_alive = False
+
+    def __repr__(self) -> str:
+        return f"<ResponseHead {self.status} {self.framing.name}>"
+
+
+_RESPONSE_SPECIAL = HOP_BY_HOP - {b"proxy-authenticate", b"proxy-authorization"} | {b"content-length"}
+
+
+def downstream_head(head: ResponseHead, *, is_http11: bool, keep_alive: bool) -> bytes:
+    """Serialise a response's head for a client.
+
+    A body of unknown length is chunked for HTTP/1.1, and ended by closing for HTTP/1.0, which must not `keep_alive`.
+    """
+    lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
+    lines += [b"%b: %b\r\n" % field for field in head.headers]
+    if head.framing >= Framing.CHUNKED and is_http11:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    if not keep_alive:
+        lines.append(b"Connection: close\r\n")
+    elif not is_http11:
+        lines.append(b"Connection: keep-alive\r\n")
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+def chunk(data: bytes) -> bytes:
+    """Frame data as one chunk (RFC 9112 section 7.1). Data is never empty: that would end the body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+LAST_CHUNK = b"0\r\n\r\n"
