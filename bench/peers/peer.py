@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
-class Unavailable(Exception):  # noqa: N818 - it is no fault: the peer is left out, by name and with this reason
-    """Says why something can't be measured on this machine."""
+class Unavailable(Exception):
+    """Say why something can't be measured on this machine: no fault, so it is left out by name with this reason."""
 
 
 @dataclass(frozen=True, slots=True)

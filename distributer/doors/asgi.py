@@ -211,7 +211,10 @@ class _AsgiDownstream:
                     exchange.resume_answer()
             elif isinstance(event, ResponseHead):
                 started = True
-                headers = [(name.lower(), value) for name, value in event.headers if name.lower() not in _SERVER_FIELDS]
+                left_out = _SERVER_FIELDS
+                if event.status in (204, 304):
+                    left_out = _SERVER_FIELDS | {b"content-length"}  # servers would wait for that much of a body
+                headers = [(name.lower(), value) for name, value in event.headers if name.lower() not in left_out]
                 await send({"type": "http.response.start", "status": event.status, "headers": headers})
             elif event is None:
                 if started:

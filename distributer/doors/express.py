@@ -116,15 +116,8 @@ class ExpressProtocol(asyncio.Protocol):
             if rest is not None:
                 self._stop_taking()
 
-    def eof_received(self) -> bool:
-        # A client that closes its half may still read; one that has nothing to wait for is done.
-        if self._current is None:
-            return False
-        self._keep_alive = False
-        if self._incoming is not None and not self._incoming.is_request_complete:
-            return False
-        self._takes_no_more = True
-        return True
+    def eof_received(self) -> None:
+        """Let the transport close. A client that closes its half has most likely left: its backend is set free."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

@@ -160,7 +160,13 @@ class HotLink:
             self._timer.cancel()
         if self._protocol is not None:
             self._protocol.fail(StateError("this replica is stopping"))
-        await self._pool.disconnect()
+        await self._drop_connection()
+
+    async def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(redis.RedisError, OSError, TimeoutError):
+                await connection.disconnect(nowait=True)
 
     async def _keep(self) -> None:
         backoff_s = FIRST_BACKOFF_S
@@ -178,9 +184,7 @@ class HotLink:
 
     async def _connect(self) -> None:
         """Let redis-py connect and authenticate, then take its transport over. Raises StateError."""
-        if self._connection is not None:
-            with contextlib.suppress(Exception):
-                await self._connection.disconnect(nowait=True)
+        await self._drop_connection()
         connection = self._connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -189,8 +193,7 @@ class HotLink:
                 await connection.send_command("PING")
                 await connection.read_response()
         except (redis.RedisError, OSError, TimeoutError) as error:
-            with contextlib.suppress(Exception):
-                await connection.disconnect(nowait=True)
+            await self._drop_connection()
             raise StateError(f"no connection to Redis: {explain(error)}") from error
         # redis-py names no public way to its stream; this is the one place that knows the private one.
         transport = cast(asyncio.Transport, connection._writer.transport)

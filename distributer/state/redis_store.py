@@ -7,6 +7,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from redis.exceptions import NoScriptError
+
 from distributer.errors import StateError
 from distributer.model import Begun, Claim, Doubt, ItemId, Operation, Outcome, Ticket
 from distributer.state.commit import Command, GroupCommit, Reply
@@ -165,7 +167,7 @@ class RedisStore:
 
         def replied(reply: Reply) -> None:
             # The server does not know the script yet, or was told to forget it: send the text, which it then keeps.
-            if isinstance(reply, Exception) and str(reply).startswith("NOSCRIPT"):
+            if _is_unknown_script(reply):
                 self._join(("EVAL", script.source, *tail), deliver)
             else:
                 deliver(reply)
@@ -221,6 +223,11 @@ class RedisStore:
         elif not was_degraded and not self._is_stopping:
             log.warning("shared state is away; serving degraded", extra={"reason": self.degraded_reason})
             self.mode_since = time.time()
+
+
+def _is_unknown_script(reply: Reply) -> bool:
+    # redis-py has a class for it and takes the code off the text; the hot link leaves the text as it came.
+    return isinstance(reply, NoScriptError) or (isinstance(reply, Exception) and str(reply).startswith("NOSCRIPT"))
 
 
 def _as_error(reply: Reply) -> StateError:
