@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import cast
 
 import httpx
 import pytest
@@ -47,13 +48,12 @@ class Cluster:
 
     async def sticky(self) -> dict[str, str]:
         async with self.shared.client() as client:
-            found = await client.hgetall("distributer:sticky")  # type: ignore[misc]
+            found = cast(dict[bytes, bytes], await client.hgetall("distributer:sticky"))
         return {key.decode(): value.decode() for key, value in found.items()}
 
     async def claims(self) -> dict[bytes, bytes]:
         async with self.shared.client() as client:
-            found: dict[bytes, bytes] = await client.hgetall("distributer:claims")  # type: ignore[misc]
-        return found
+            return cast(dict[bytes, bytes], await client.hgetall("distributer:claims"))
 
     def url_of(self, place: int) -> str:
         return f"http://127.0.0.1:{self.backends[place]}"
@@ -202,12 +202,12 @@ async def test_the_map_may_be_edited_while_all_runs(cluster: Cluster) -> None:
     owner = (await cluster.sticky())["9"]
     other = next(url for url in map(cluster.url_of, range(4)) if url != owner)
     async with cluster.shared.client() as client:
-        await client.hset("distributer:sticky", "9", other)  # type: ignore[misc]
+        await client.hset("distributer:sticky", "9", other)
         assert (await cluster.http.get(cluster.url("/items/9"))).status_code == 404
-        await client.hset("distributer:sticky", "9", "http://169.254.169.254/latest")  # type: ignore[misc]
+        await client.hset("distributer:sticky", "9", "http://169.254.169.254/latest")
         answer = await cluster.http.get(cluster.url("/items/9"))
         assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
-        await client.hset("distributer:sticky", "9", owner)  # type: ignore[misc]
+        await client.hset("distributer:sticky", "9", owner)
     assert (await cluster.http.get(cluster.url("/items/9"))).status_code == 200
 
 

@@ -38,6 +38,10 @@ async def item_backend() -> AsyncIterator[ItemBackend]:
     """Run one."""
     backend = ItemBackend()
     it: Origin
-    async with origin(backend.answer) as it:
+
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await backend.answer(message, reader, writer)
+
+    async with origin(script) as it:
         backend.port = it.port
         yield backend

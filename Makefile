@@ -1,0 +1,22 @@
+# Each target sets up what it needs, in .venv; nothing is installed globally.
+.PHONY: install up run test check bench clean
+
+install:  ## .venv, with all that the other targets use
+	@scripts/install dev
+
+up:  ## the demo cluster: http://127.0.0.1:8080
+	@scripts/up
+
+run: up
+
+test:  ## all tests
+	@scripts/test
+
+check:  ## format, lint, types, import directions
+	@scripts/check
+
+bench:  ## this machine's comparison with other proxies
+	@scripts/bench
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
