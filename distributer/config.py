@@ -6,6 +6,7 @@ Every field `name` is also `DISTRIBUTER_NAME` in the environment and `name` in `
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,13 +32,15 @@ Port = Annotated[int, Field(ge=1, le=65_535)]
 class Settings(BaseSettings):
     """All that is settable about a replica and its supervisor."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True, validate_default=True)
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True
+    )
 
     backends: Annotated[tuple[str, ...], NoDecode] = ()
     """Base URLs of the backends, in ring order. At least one, each at most once. In the environment: comma-separated.
     Example: `http://10.0.0.1:8000,http://10.0.0.2:8000`."""
 
-    redis: str = "redis://127.0.0.1:6379/0"
+    redis: str = Field("redis://127.0.0.1:6379/0", repr=False)
     """Where the shared state lives: `redis://`, `rediss://`, `unix://` or `redis+sentinel://host,host/service`."""
 
     prefix: str = Field("distributer", pattern=r"^[A-Za-z0-9_.{}:-]{1,64}$")
@@ -208,4 +211,8 @@ def _explain(error: ValidationError) -> str:
         shown = redacted(value) if isinstance(value, str) else value
         is_said = repr(shown) in message or setting == "redis"
         lines.append(f"{setting}: {message}" if is_said else f"{setting}: {message}, not {shown!r}")
-    return "; ".join(lines)
+    return _PASSWORD.sub("***", " ".join("; ".join(lines).split()))
+
+
+_PASSWORD = re.compile(r"(?<=:)(?!//)[^\s@]+(?=@)")
+"""Of URLs that are shown because they are wrong, such as that of a backend with a user name."""

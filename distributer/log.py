@@ -57,7 +57,8 @@ def _render_text(_logger: object, _name: str, event: structlog.typing.EventDict)
     exception = event.pop("exception", None)
     pairs = "".join(f"  {key}={_printable(value)}" for key, value in event.items())
     line = f"{time} {level:<7} {f'{source}: ' if source else ''}{_printable(message)}{pairs}"
-    return f"{line}\n{exception}" if exception else line
+    # Behind a bar: the text of an exception may hold what a client sent, line ends included.
+    return "\n".join([line, *(f"  | {_printable(part)}" for part in str(exception or "").splitlines())])
 
 
 def _printable(value: object) -> str:

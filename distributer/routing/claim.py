@@ -6,7 +6,7 @@ The theory
 ----------
 An item has a *binding* (its owner's base URL, or none) and an *entry* (the claims on it, or none). A replica *begins* a
 claim before it sends a create or a delete, sends the request to the owner that it was given, and *settles* the claim
-by the answer. It may die in between, and its commands may be lost or come late. Three things are relied upon:
+by the answer. It may die in between, and its commands may be lost or come late. Four things are relied upon:
 
 A1. Claim ids are unique.
 A2. A claim is at its backend only between its begin and its deadline: a replica gives a request up before then. It

@@ -52,6 +52,9 @@ DEMO_RULES = ItemRules()
 
 _INT = TypeAdapter(int)
 
+_COLLECTION_ITSELF = ("", "\n")
+"""What may follow the collection in the path of a create: Starlette's routes end in `$`, which a newline may follow."""
+
 
 def canonical_int(text: str) -> ItemId | None:
     """Read an item id as the application does: " +007" is "7", "1_000" is "1000". None if it would be refused."""
@@ -74,7 +77,7 @@ def need_of(method: bytes, target: bytes, rules: ItemRules = DEMO_RULES) -> Need
     if not path.startswith(collection):
         return ROTATE
     rest = path[len(collection) :]
-    if not rest:
+    if rest in _COLLECTION_ITSELF:
         if method != b"POST":
             return ROTATE
         item = _item_of_query(raw_query, rules.parameter)
@@ -97,7 +100,9 @@ def _split(target: bytes) -> tuple[bytes, bytes]:
         if not separator or b"/" in scheme or b"?" in scheme:
             return b"", b""  # `*`, an authority, or nothing that names a path
         slash = rest.find(b"/")
-        target = rest[slash:] if slash >= 0 else b"/"
+        if slash <= 0 or b"?" in rest[:slash]:
+            return b"", b""  # no host, or no path: uvicorn refuses both
+        target = rest[slash:]
     path, _, query = target.partition(b"?")
     return path, query
 

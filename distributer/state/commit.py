@@ -41,6 +41,11 @@ class GroupCommit:
         self._scripts: list[tuple[Command, Callable[[Reply], None]]] = []
         self._in_flight: Batch | None = None
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a next batch would carry anything."""
+        return bool(self._tickets or self._lookups or self._scripts)
+
     def join_ticket(self, deliver: Callable[[Ticket | StateError], None]) -> None:
         """Wait for a ticket."""
         self._tickets.append(deliver)
@@ -55,7 +60,7 @@ class GroupCommit:
 
     def next_batch(self) -> Batch | None:
         """Gather all that waits. None while a batch is in flight, or when nobody waits."""
-        if self._in_flight is not None or not (self._tickets or self._lookups or self._scripts):
+        if self._in_flight is not None or not self.has_waiting:
             return None
         commands: list[Command] = []
         if self._tickets:

@@ -155,8 +155,8 @@ class RedisStore:
             error = self._commit.settle(batch, replies)
             if error is not None or self.is_degraded:
                 self._on_change(error)
-            if not self._is_scheduled:
-                self._flush()
+            if not self._is_scheduled and self._commit.has_waiting:
+                self._schedule()
 
         self._link.send(batch.commands, replied)
 

@@ -86,7 +86,7 @@ class RequestHead:
         self.forwarded: list[Field] = []
         lines: list[bytes] = []
         special = _SPECIAL
-        named_away: set[bytes] | None = None
+        connection: bytes | None = None
         for name, value in headers:
             lowered = name.lower()
             if lowered not in special:
@@ -97,25 +97,24 @@ class RequestHead:
                 self.host = value
                 lines.append(b"%b: %b\r\n" % (name, value))
             elif lowered == b"connection":
-                named_away = (named_away or set()) | self._read_connection(value)
+                connection = value if connection is None else b"%b,%b" % (connection, value)
             elif lowered == b"content-length":
-                self._read_length(value)
+                self._read_length(value.strip(b" \t"))
                 lines.append(b"%b: %b\r\n" % (name, value))
             elif lowered == b"transfer-encoding":
-                self._read_coding(value)
+                self._read_coding(value.rstrip(b" "))  # as llhttp does: it takes no tab
             elif lowered == b"x-request-id":
                 if self.request_id is None and is_sound_request_id(value):
                     self.request_id = value
             elif lowered == b"expect":
-                if value.lower() == b"100-continue" and is_http11:
+                if value.strip(b" \t").lower() == b"100-continue" and is_http11:
                     self.expects_continue = True
                     lines.append(b"%b: %b\r\n" % (name, value))
             elif lowered in UNTRUSTED:
                 self.forwarded.append((lowered, value))
         if self.host is None and is_http11:
             raise ClientError("no Host field")
-        if named_away:
-            named_away -= PROTECTED
+        if connection is not None and (named_away := self._read_connection(connection)):
             lines = [line for line in lines if line.partition(b":")[0].lower() not in named_away]
         self.fields = b"".join(lines)
 
@@ -128,12 +127,12 @@ class RequestHead:
         return self.method in IDEMPOTENT
 
     def _read_connection(self, value: bytes) -> set[bytes]:
-        tokens = {token.strip(b" \t").lower() for token in value.split(b",")}
+        tokens = _tokens(value)
         if b"close" in tokens:
             self.keep_alive = False
-        elif b"keep-alive" in tokens and not self.is_http11:
+        elif b"keep-alive" in tokens:
             self.keep_alive = True
-        return tokens - _CONNECTION_OPTIONS
+        return tokens - _NOT_NAMED_AWAY
 
     def _read_length(self, value: bytes) -> None:
         if self.framing is not Framing.NONE:
@@ -153,8 +152,12 @@ class RequestHead:
         self.framing = Framing.CHUNKED
 
 
-_CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade", b"te", b"http2-settings", b""})
+_NOT_NAMED_AWAY = PROTECTED | {b"close", b"keep-alive", b"upgrade", b"te", b"http2-settings", b""}
 _SPECIAL = HOP_BY_HOP | UNTRUSTED | {b"host", b"content-length", b"expect", b"x-request-id", b"http2-settings"}
+
+
+def _tokens(value: bytes) -> set[bytes]:
+    return {token.strip(b" \t").lower() for token in value.split(b",")}
 
 
 def is_sound_request_id(value: bytes) -> bool:
@@ -204,12 +207,14 @@ class ResponseHead:
         answers_head: bool = False,
     ) -> None:
         """Read a head. Raises ValueError, saying why, if the message's length is ambiguous (RFC 9112 section 6.3)."""
+        if not 100 <= status <= 599:
+            raise ValueError(f"{status} is not an HTTP status")  # RFC 9110 section 15: to be treated as a 5xx
         self.status = status
         self.reason = reason
         self.keep_alive = is_http11
         self.content_length = 0
         kept: list[Field] = []
-        named_away: set[bytes] | None = None
+        connection: bytes | None = None
         length: bytes | None = None
         chunked = False
         for field in headers:
@@ -219,28 +224,29 @@ class ResponseHead:
             elif lowered == b"content-length":
                 if length is not None:
                     raise ValueError("more than one Content-Length")
-                length = field[1]
-                kept.append(field)
+                length = field[1].strip(b" \t")
+                if status >= 200 and status != 204:  # RFC 9110 section 8.6: no message of those may have one
+                    kept.append(field)
             elif lowered == b"transfer-encoding":
-                if chunked or field[1].lower() != b"chunked" or not is_http11:
+                if chunked or field[1].rstrip(b" ").lower() != b"chunked" or not is_http11:
                     raise ValueError("a transfer coding other than chunked")
                 chunked = True
             elif lowered == b"connection":
-                tokens = {token.strip(b" \t").lower() for token in field[1].split(b",")}
-                if b"close" in tokens:
-                    self.keep_alive = False
-                elif b"keep-alive" in tokens:
-                    self.keep_alive = True
-                named_away = (named_away or set()) | (tokens - _CONNECTION_OPTIONS)
+                connection = field[1] if connection is None else b"%b,%b" % (connection, field[1])
         if chunked and length is not None:
             raise ValueError("both Content-Length and Transfer-Encoding")
         if length is not None:
             if not length.isdigit() or len(length) > 18:
                 raise ValueError("Content-Length is not a number of bytes")
             self.content_length = int(length)
-        if named_away:
-            named_away -= PROTECTED
-            kept = [field for field in kept if field[0].lower() not in named_away]
+        if connection is not None:
+            tokens = _tokens(connection)
+            if b"close" in tokens:
+                self.keep_alive = False
+            elif b"keep-alive" in tokens:
+                self.keep_alive = True
+            if named_away := tokens - _NOT_NAMED_AWAY:
+                kept = [field for field in kept if field[0].lower() not in named_away]
         self.headers = kept
         if answers_head or status in (204, 304) or status < 200:
             self.framing = Framing.NONE

@@ -6,12 +6,12 @@ raises one error, whatever layer of llhttp found it.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import httptools
 
 from distributer.errors import ClientError
-from distributer.wire.head import Field, RequestHead, ResponseHead
+from distributer.wire.head import Field, Framing, RequestHead, ResponseHead
 
 MAX_HEAD_BYTES = 64 * 1024
 """The largest head: nginx takes 32 KiB, HAProxy 16 KiB, Envoy 60 KiB, uvicorn with h11 64 KiB."""
@@ -33,53 +33,106 @@ class ResponseSink(Protocol):
     def response_finished(self) -> None: ...
 
 
-def _bounded(head_bytes: int) -> int:
-    """Check how much of an unfinished head has come: what llhttp holds back must stay bounded."""
-    if head_bytes > MAX_HEAD_BYTES:
-        raise ClientError("the head is too large", 431, "Request header fields too large")
-    return head_bytes
+class _Parser:
+    """What both parsers share: the bound on heads, and on all else that llhttp holds back.
+
+    Without a bound, a head, a trailer section or a chunk extension that never ends would fill the memory.
+    """
+
+    __slots__ = ("_at_most", "_fed", "_headers", "_is_quiet", "_parser", "_quiet_bytes")
+
+    def __init__(self, parser: Any) -> None:
+        self._parser = parser
+        self._headers: list[Field] = []
+        self._fed = 0
+        self._at_most = 0  # what has come of the present head, and possibly a little before it
+        self._is_quiet = False  # no event yet in this feed
+        self._quiet_bytes = 0  # fed since the last event
+
+    def _parse(self, data: bytes) -> None:
+        self._fed = size = len(data)
+        self._at_most += size
+        self._is_quiet = True
+        self._parser.feed_data(data)
+        if not self._is_quiet:
+            self._quiet_bytes = 0
+        elif (quiet_bytes := self._quiet_bytes + size) > MAX_HEAD_BYTES:
+            raise self._too_large()
+        else:
+            self._quiet_bytes = quiet_bytes
+
+    def _head_began(self) -> None:
+        self._headers = []
+        self._at_most = self._fed
+
+    def _head_ended(self, first_line: bytes) -> None:
+        """Refuse a head that is too large, the same one however it was split."""
+        self._is_quiet = False
+        if self._at_most > MAX_HEAD_BYTES:
+            size = len(first_line) + sum(len(name) + len(value) + len(b": \r\n") for name, value in self._headers)
+            if size > MAX_HEAD_BYTES:
+                raise self._too_large()
+
+    def _too_large(self) -> Exception:
+        raise NotImplementedError
 
 
-class RequestParser:
+class RequestParser(_Parser):
     """Requests of one client connection. After an error it is of no more use."""
 
-    __slots__ = ("_head_bytes", "_headers", "_parser", "_sink", "_target")
+    __slots__ = ("_body_of", "_is_resumed", "_sink", "_target")
 
     def __init__(self, sink: RequestSink) -> None:
+        super().__init__(httptools.HttpRequestParser(self))
         self._sink = sink
-        self._parser = httptools.HttpRequestParser(self)
         self._target = b""
-        self._headers: list[Field] = []
-        self._head_bytes = 0
+        self._body_of: RequestHead | None = None
+        self._is_resumed = False
 
     def feed(self, data: bytes) -> bytes | None:
         """Parse bytes. Raises ClientError.
 
-        Returns None, or, after a request that asks for another protocol (Upgrade or CONNECT), the bytes behind it: the
-        parser takes no more from then on.
+        Returns None, or, after a request without a body that asks for another protocol (Upgrade or CONNECT), the bytes
+        behind it: what they are depends on the answer.
         """
-        in_head = self._head_bytes > 0
-        if in_head:
-            self._head_bytes = _bounded(self._head_bytes + len(data))
         try:
-            self._parser.feed_data(data)
+            self._parse(data)
         except httptools.HttpParserUpgrade as upgrade:
-            return data[upgrade.args[0] :]
+            rest = data[upgrade.args[0] :]
+            if self._body_of is None:
+                return rest
+            self._resume(self._body_of)
+            return self.feed(rest)
         except httptools.HttpParserCallbackError as error:
-            cause = error.__context__
-            raise cause if isinstance(cause, ClientError) else error from None
+            raise error.__context__ or error from None  # what the callback raised
         except httptools.HttpParserError as error:
             raise ClientError(f"not HTTP/1.1: {error}") from error
-        if self._head_bytes and not in_head:
-            self._head_bytes = _bounded(self._head_bytes + len(data))
         return None
+
+    def _resume(self, head: RequestHead) -> None:
+        """Go on with the body of a request that asks for another protocol.
+
+        Whoever does not switch reads it as any other (RFC 9110 section 7.8; Java's client offers h2c with each first
+        request), but httptools takes such a message to end with its head. A new parser reads the body, behind a head
+        that says no more than how long it is.
+        """
+        self._parser = httptools.HttpRequestParser(self)
+        self._is_resumed = True
+        framing = (
+            b"Transfer-Encoding: chunked"
+            if head.framing is Framing.CHUNKED
+            else b"Content-Length: %d" % head.content_length
+        )
+        self._parse(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
+
+    def _too_large(self) -> ClientError:
+        return ClientError("the head, or the trailer section, is too large", 431, "Request header fields too large")
 
     # What llhttp calls.
 
     def on_message_begin(self) -> None:
         self._target = b""
-        self._headers = []
-        self._head_bytes = 1
+        self._head_began()
 
     def on_url(self, part: bytes) -> None:
         self._target += part
@@ -88,31 +141,42 @@ class RequestParser:
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        self._head_bytes = 0
+        if self._is_resumed:
+            self._is_resumed = False
+            self._body_of = None
+            return
+        self._head_ended(self._target)
         parser = self._parser
-        is_http11 = parser.get_http_version() == "1.1"
-        self._sink.request_started(RequestHead(parser.get_method(), self._target, self._headers, is_http11=is_http11))
+        version = parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise ClientError(f"HTTP/{version}", 505, "HTTP version not supported")
+        head = RequestHead(parser.get_method(), self._target, self._headers, is_http11=version == "1.1")
+        if head.framing is not Framing.NONE and parser.should_upgrade() and head.method != b"CONNECT":
+            self._body_of = head
+        self._sink.request_started(head)
 
     def on_body(self, data: bytes) -> None:
+        self._is_quiet = False
         self._sink.request_data(data)
 
     def on_message_complete(self) -> None:
-        self._sink.request_finished()
+        self._is_quiet = False
+        if self._body_of is None:
+            self._sink.request_finished()
 
 
-class ResponseParser:
+class ResponseParser(_Parser):
     """Responses of one backend connection, one `expect` for each."""
 
-    __slots__ = ("_answers_head", "_ended_early", "_head_bytes", "_headers", "_parser", "_reason", "_sink")
+    __slots__ = ("_answers_head", "_ended_early", "_is_in_head", "_reason", "_sink")
 
     def __init__(self, sink: ResponseSink) -> None:
+        super().__init__(httptools.HttpResponseParser(self))
         self._sink = sink
-        self._parser = httptools.HttpResponseParser(self)
-        self._headers: list[Field] = []
         self._reason = b""
         self._answers_head = False
         self._ended_early = False
-        self._head_bytes = 0
+        self._is_in_head = False
 
     def expect(self, *, answers_head: bool) -> None:
         """Say what the next response answers: one to HEAD has no body, whatever its head says."""
@@ -124,30 +188,33 @@ class ResponseParser:
     @property
     def is_between_messages(self) -> bool:
         """Whether nothing of a further message has come."""
-        return self._head_bytes == 0
+        return not self._is_in_head
 
     def feed(self, data: bytes) -> None:
         """Parse bytes. Raises ValueError, saying why, if they are no HTTP response."""
-        if self._head_bytes:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                raise ValueError("its head is too large")
         try:
-            self._parser.feed_data(data)
+            self._parse(data)
         except httptools.HttpParserUpgrade:
             raise ValueError("it switched to another protocol unasked") from None
         except httptools.HttpParserCallbackError as error:
-            cause = error.__context__
-            raise cause if isinstance(cause, ValueError) else error from None
+            raise error.__context__ or error from None  # what the callback raised
         except httptools.HttpParserError as error:
             raise ValueError(f"not HTTP/1.1: {error}") from error
+        if self._ended_early and not _BLANK_LINE.endswith(data[-len(_BLANK_LINE) :]):
+            # Such as the size of a chunk: llhttp has said nothing of it yet, and will be replaced.
+            raise ValueError("something follows the answer to HEAD")
+
+    def _too_large(self) -> ValueError:
+        return ValueError("its head, or its trailer section, is too large")
 
     # What llhttp calls.
 
     def on_message_begin(self) -> None:
-        self._headers = []
+        if self._ended_early:
+            raise ValueError("something follows the answer to HEAD")
         self._reason = b""
-        self._head_bytes = 1
+        self._is_in_head = True
+        self._head_began()
 
     def on_status(self, part: bytes) -> None:
         self._reason += part
@@ -156,7 +223,8 @@ class ResponseParser:
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        self._head_bytes = 0
+        self._is_in_head = False
+        self._head_ended(self._reason)
         parser = self._parser
         head = ResponseHead(
             parser.get_status_code(),
@@ -172,11 +240,16 @@ class ResponseParser:
             self._sink.response_finished()
 
     def on_body(self, data: bytes) -> None:
+        self._is_quiet = False
         if not self._ended_early:
             self._sink.response_data(data)
         else:
             raise ValueError("a body follows the answer to HEAD")
 
     def on_message_complete(self) -> None:
+        self._is_quiet = False
         if not self._ended_early:
             self._sink.response_finished()
+
+
+_BLANK_LINE = b"\r\n\r\n"

@@ -17,7 +17,7 @@ class ItemBackend:
         self.items: set[int] = set()
         self.port = 0
 
-    async def answer(self, message: Message, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer(self, message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Create, find or delete an item; the statuses are the demo application's."""
         method, target, _ = message.start.decode().split(" ")
         parts = urlsplit(target)

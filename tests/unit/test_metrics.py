@@ -1,0 +1,91 @@
+"""Counters and histograms."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distributer.forwarding.metrics import LATENCY_BOUNDS_S, BackendMetrics, Metrics
+
+STATUSES = st.integers(100, 599)
+LATENCIES = st.floats(0, 1_000)
+
+
+@pytest.mark.parametrize(("status", "hundreds"), [(100, 1), (200, 2), (299, 2), (304, 3), (404, 4), (500, 5), (599, 5)])
+def test_answers_are_counted_by_hundreds(status: int, hundreds: int) -> None:
+    metrics = BackendMetrics()
+    metrics.answered(status, 0.001)
+    assert metrics.by_class == [int(place == hundreds) for place in range(6)]
+
+
+BUCKETS = [
+    (0.0, 0),
+    (0.000_05, 0),
+    (LATENCY_BOUNDS_S[0], 0),  # a bound is part of its bucket
+    (LATENCY_BOUNDS_S[0] * 1.01, 1),
+    (0.001, LATENCY_BOUNDS_S.index(0.001)),
+    (LATENCY_BOUNDS_S[-1], len(LATENCY_BOUNDS_S) - 1),
+    (LATENCY_BOUNDS_S[-1] + 1, len(LATENCY_BOUNDS_S)),
+    (1e9, len(LATENCY_BOUNDS_S)),
+]
+
+
+@pytest.mark.parametrize(("latency_s", "bucket"), BUCKETS)
+def test_a_latency_falls_into_the_first_bucket_whose_bound_it_does_not_exceed(latency_s: float, bucket: int) -> None:
+    metrics = BackendMetrics()
+    metrics.answered(200, latency_s)
+    assert metrics.latencies == [int(place == bucket) for place in range(len(LATENCY_BOUNDS_S) + 1)]
+
+
+@given(st.lists(st.tuples(STATUSES, LATENCIES)))
+def test_every_answer_is_counted_once_everywhere(answers: list[tuple[int, float]]) -> None:
+    metrics = BackendMetrics()
+    for status, latency_s in answers:
+        metrics.answered(status, latency_s)
+    assert sum(metrics.by_class) == sum(metrics.latencies) == len(answers)
+    assert metrics.latency_sum_s == pytest.approx(sum(latency_s for _, latency_s in answers))
+
+
+def test_bounds_rise() -> None:
+    assert list(LATENCY_BOUNDS_S) == sorted(set(LATENCY_BOUNDS_S))
+
+
+def test_a_backend_has_one_set_of_counters() -> None:
+    metrics = Metrics()
+    metrics.backend("127.0.0.1:8000").requests += 1
+    metrics.backend("127.0.0.1:8000").requests += 1
+    metrics.backend("127.0.0.1:8001").in_flight += 1
+    assert {name: (one.requests, one.in_flight) for name, one in metrics.backends.items()} == {
+        "127.0.0.1:8000": (2, 0),
+        "127.0.0.1:8001": (0, 1),
+    }
+
+
+def test_a_snapshot_is_json_and_does_not_change_with_the_counters() -> None:
+    metrics = Metrics()
+    metrics.requests, metrics.degraded, metrics.retries, metrics.tickets_exchanged = 5, 1, 2, 3
+    for status in (503, 404, 503):
+        metrics.refused(status)
+    first, second = metrics.backend("127.0.0.1:8000"), metrics.backend("127.0.0.1:8001")
+    first.requests, first.in_flight, first.failures, second.in_flight = 4, 2, 1, 1
+    first.answered(204, 0.002)
+
+    snapshot = metrics.snapshot()
+    first.answered(204, 0.002)
+    metrics.refused(404)
+    assert snapshot == {
+        "requests": 5,
+        "degraded": 1,
+        "retries": 2,
+        "tickets_exchanged": 3,
+        "refusals": {"404": 1, "503": 2},
+        "in_flight": 3,
+        "backends": {
+            "127.0.0.1:8000": {"requests": 4, "in_flight": 2, "failures": 1, "by_class": [0, 1, 0, 0, 0]},
+            "127.0.0.1:8001": {"requests": 0, "in_flight": 1, "failures": 0, "by_class": [0, 0, 0, 0, 0]},
+        },
+    }
+    assert json.loads(json.dumps(snapshot)) == snapshot
