@@ -43,25 +43,25 @@ class Settings(BaseSettings):
     redis: str = Field("redis://127.0.0.1:6379/0", repr=False)
     """Where the shared state lives: `redis://`, `rediss://`, `unix://` or `redis+sentinel://host,host/service`."""
 
-    prefix: str = Field("distributer", pattern=r"^[A-Za-z0-9_.{}:-]{1,64}$")
+    prefix: str = Field(default="distributer", pattern=r"^[A-Za-z0-9_.{}:-]{1,64}$")
     """Prefix of all Redis keys. On Redis Cluster: `{distributer}`."""
 
-    host: str = Field("127.0.0.1", min_length=1)
+    host: str = Field(default="127.0.0.1", min_length=1)
     """Address on which clients are served. `0.0.0.0` or `::` for all interfaces."""
 
     port: Port = 8080
     """Port on which clients are served."""
 
-    replicas: int = Field(1, ge=1, le=256)
+    replicas: int = Field(default=1, ge=1, le=256)
     """Worker processes behind that port. One for each core that the distributer may use."""
 
-    admin_host: str = Field("127.0.0.1", min_length=1)
+    admin_host: str = Field(default="127.0.0.1", min_length=1)
     """Address of the control plane. Loopback unless you know who else can reach it: it asks for no password yet."""
 
-    admin_port: int | None = Field(None, ge=1, le=65_535)
+    admin_port: int | None = Field(default=None, ge=1, le=65_535)
     """Port of the control plane (`/healthz`, `/readyz`, `/api/v1/status`). Unset: no control plane."""
 
-    wait_redis_s: float = Field(30.0, ge=0, le=86_400)
+    wait_redis_s: float = Field(default=30.0, ge=0, le=86_400)
     """How long `serve` waits at its start for a Redis that is not there yet."""
 
     redis_budget_s: Seconds = 0.1
@@ -83,10 +83,10 @@ class Settings(BaseSettings):
     """How long an idle connection to a backend is kept. Less than the backend keeps it (uvicorn: 5), or requests are
     sent into closing connections."""
 
-    max_connections: int = Field(512, ge=1, le=65_535)
+    max_connections: int = Field(default=512, ge=1, le=65_535)
     """Connections of one replica to one backend. Requests beyond wait."""
 
-    max_waiting: int = Field(1024, ge=0, le=1_000_000)
+    max_waiting: int = Field(default=1024, ge=0, le=1_000_000)
     """Requests of one replica that wait for a connection to one backend. More are refused with 503."""
 
     client_idle_timeout_s: Seconds = 75.0

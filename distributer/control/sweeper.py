@@ -19,7 +19,7 @@ from distributer.wire.head import ResponseHead
 
 INTERVAL_S = 1.0
 LEASE_S = 3.0
-BATCH = 100
+ASK_TIMEOUT_S = 2.0
 
 log = logging.getLogger("distributer.sweeper")
 
@@ -45,11 +45,30 @@ class Sweeper:
                 log.debug("no sweep: %s", error)
 
     async def sweep(self) -> None:
-        """Ask about each item in doubt, and confirm or release its binding. Raises StateError."""
-        for doubt in await self._doubts.doubts(BATCH):
-            exists = await self._exists(doubt)
-            if exists is None or not await self._doubts.resolve(doubt, exists=exists):
-                continue
+        """Ask about each item in doubt, and confirm or release its binding. Raises StateError.
+
+        A backend that does not answer is not asked again in this round, so that its doubts do not hold up the others'.
+        """
+        silent: set[str] = set()
+        cursor = 0
+        while True:
+            cursor, doubts = await self._doubts.doubts(cursor)
+            for doubt in doubts:
+                if doubt.owner in silent:
+                    continue
+                try:
+                    exists = await self._exists(doubt)
+                except (RequestError, TimeoutError):
+                    silent.add(doubt.owner or "")
+                    continue
+                if exists is not None:
+                    await self._resolve(doubt, exists=exists)
+            if cursor == 0:
+                return
+            await self._registry.take_lease(self._core.replica_id, LEASE_S)
+
+    async def _resolve(self, doubt: Doubt, *, exists: bool) -> None:
+        if await self._doubts.resolve(doubt, exists=exists):
             if exists:
                 self.confirmed += 1
             else:
@@ -57,7 +76,10 @@ class Sweeper:
             log.info("doubt resolved", extra={"item": doubt.item, "owner": doubt.owner, "exists": exists})
 
     async def _exists(self, doubt: Doubt) -> bool | None:
-        """Ask the owner whether it has the item. None: it cannot say now."""
+        """Ask the owner whether it has the item. None: its answer says neither.
+
+        Raises RequestError or TimeoutError when there is no answer.
+        """
         if doubt.owner is None:
             return False
         backend = self._core.ring.by_url(doubt.owner)
@@ -65,17 +87,21 @@ class Sweeper:
             return None
         path = f"{self._core.options.rules.collection}{doubt.item}".encode()
         head = b"GET %b HTTP/1.1\r\nHost: %b\r\nVia: 1.1 distributer\r\n\r\n" % (path, backend.id.encode())
+        question = _Question(head)
         pool = self._core.pool(backend)
-        question = _Question()
+        waiter = None
         connection = pool.idle()
         if connection is not None:
-            question.send(connection, head)
+            question.connected(connection)
         else:
-            pool.acquire(lambda result: question.connected(result, head))
+            waiter = pool.acquire(question.connected)
         try:
-            status = await question.status
-        except RequestError:
-            return None
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                status = await question.status
+        finally:
+            if waiter is not None:
+                waiter.cancel()
+            question.abandon()
         if status == 404:
             return False
         return True if 200 <= status < 300 else None
@@ -84,18 +110,24 @@ class Sweeper:
 class _Question:
     """A request of our own: only the status of its answer counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, head: bytes) -> None:
         self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._head = head
+        self._connection: UpstreamConnection | None = None
         self._seen = 0
 
-    def connected(self, result: UpstreamConnection | RequestError, head: bytes) -> None:
+    def connected(self, result: UpstreamConnection | RequestError) -> None:
         if isinstance(result, UpstreamConnection):
-            self.send(result, head)
-        else:
+            self._connection = result
+            result.send(self, self._head, answers_head=False, done=True)
+        elif not self.status.done():
             self.status.set_exception(result)
 
-    def send(self, connection: UpstreamConnection, head: bytes) -> None:
-        connection.send(self, head, answers_head=False, done=True)
+    def abandon(self) -> None:
+        """Cut the connection, unless the answer is complete."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abandon()
 
     def response_started(self, head: ResponseHead) -> None:
         self._seen = head.status
@@ -103,12 +135,14 @@ class _Question:
     def response_data(self, data: bytes) -> None: ...
 
     def response_finished(self) -> None:
+        self._connection = None
         if not self.status.done():
             self.status.set_result(self._seen)
 
     def response_flush(self) -> None: ...
 
     def upstream_failed(self, error: UpstreamError) -> None:
+        self._connection = None
         if not self.status.done():
             self.status.set_exception(error)
 

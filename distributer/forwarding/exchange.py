@@ -101,9 +101,12 @@ class _Nobody:
 _NOBODY = _Nobody()
 
 
-def outcome_of(status: int) -> Outcome:
-    """Read a backend's answer to a create or delete: 2xx did it, 4xx did not, anything else leaves it open."""
-    if 200 <= status < 300:
+def outcome_of(operation: Operation, status: int) -> Outcome:
+    """Read a backend's answer to a create or delete: 2xx did it, 4xx did not, anything else leaves it open.
+
+    A delete's 404 or 410 says that the item is gone, which is what was asked for.
+    """
+    if 200 <= status < 300 or (operation is Operation.DELETE and status in (404, 410)):
         return Outcome.DONE
     return Outcome.FAILED if 400 <= status < 500 else Outcome.UNKNOWN
 
@@ -400,7 +403,7 @@ class Exchange:
         elif isinstance(error, ConnectionStale) and self._may_send_again():
             core.metrics.retries += 1
             self._is_retried = True
-            # A delete may have taken effect the first time: a 404 to the second says nothing then.
+            # A delete may have taken effect the first time: a refusal of the second says nothing then.
             self._in_doubt = True
             self.phase = Phase.CONNECTING
             self._waiter = core.pool(route.backend).acquire(self._connected)
@@ -452,7 +455,7 @@ class Exchange:
         if claim is None:
             self._downstream.start(head)
             return
-        outcome = outcome_of(head.status)
+        outcome = outcome_of(claim.operation, head.status)
         if self._in_doubt and outcome is Outcome.FAILED:
             outcome = Outcome.UNKNOWN
         self._held = [head]

@@ -14,10 +14,11 @@ import sys
 from distributer.errors import StartupError
 
 BACKLOG = 2048
+SHARE_ONE_SOCKET = sys.platform != "linux"
 
 
-def listen(host: str, port: int, slots: int, *, shared: bool = sys.platform != "linux") -> list[socket.socket]:
-    """Open one listening socket for each slot (the same one, if shared). Raises StartupError, naming the port."""
+def listen(host: str, port: int, slots: int, *, share: bool = SHARE_ONE_SOCKET) -> list[socket.socket]:
+    """Open one listening socket for each slot, or one for all if `share`. Raises StartupError, naming the port."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
@@ -28,7 +29,7 @@ def listen(host: str, port: int, slots: int, *, shared: bool = sys.platform != "
     try:
         # First alone: a SO_REUSEPORT group lets in any socket of the same user, another cluster's too.
         probe = _bound(family, kind, protocol, address, reuse_port=False)
-        if shared or slots == 1:
+        if share or slots == 1:
             probe.listen(BACKLOG)
             return [probe] * slots
         probe.close()

@@ -25,7 +25,7 @@ from distributer.config import Settings, require_backends
 from distributer.control.replica import await_redis
 from distributer.errors import StartupError
 from distributer.process.child import READY_LINE
-from distributer.process.sockets import listen
+from distributer.process.sockets import SHARE_ONE_SOCKET, listen
 from distributer.process.worker import DRAIN_GRACE_S
 
 READY_TIMEOUT_S = 20.0
@@ -53,9 +53,12 @@ class _Slot:
 class Supervisor:
     """Keeps the replicas of one machine going. `run` returns when all has stopped."""
 
-    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: Settings, say: Callable[[str], None], *, share_socket: bool = SHARE_ONE_SOCKET
+    ) -> None:
         self._settings = settings
         self._say = say
+        self._share_socket = share_socket
         self._slots: list[_Slot] = []
         self._sockets: list[socket.socket] = []
         self._stop = asyncio.Event()
@@ -77,7 +80,7 @@ class Supervisor:
         """Open the sockets, wait for Redis, start the children, and wait until all are ready. Raises StartupError."""
         settings = self._settings
         require_backends(settings)
-        sockets = listen(settings.host, settings.port, settings.replicas)
+        sockets = listen(settings.host, settings.port, settings.replicas, share=self._share_socket)
         self._sockets = list(dict.fromkeys(sockets))
         self._slots = [
             _Slot(f"replica {number}", "distributer.process.worker", sock) for number, sock in enumerate(sockets, 1)

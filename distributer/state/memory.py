@@ -57,12 +57,12 @@ class MemoryStore(Store, Doubts):
     def settle(self, claim: Claim, owner: str, outcome: Outcome, deliver: Callable[[StateError | None], None]) -> None:
         self._run(lambda: self._settle(claim, owner, outcome), deliver)
 
-    async def doubts(self, limit: int) -> Sequence[Doubt]:
+    async def doubts(self, cursor: int) -> tuple[int, Sequence[Doubt]]:
         self._check()
         now_us = self._now_us()
         items = [ItemId(item) for item in self.claims]
         found = (claims.doubt(item, self._read(item), now_us) for item in items)
-        return [doubt for doubt in found if doubt is not None][:limit]
+        return 0, [doubt for doubt in found if doubt is not None]
 
     async def resolve(self, doubt: Doubt, *, exists: bool) -> bool:
         self._check()

@@ -22,6 +22,7 @@ KINDS = {Operation.CREATE: "c", Operation.DELETE: "d"}
 MAX_UNSETTLED = 10_000
 """Settlements kept for the return of Redis. One that is dropped is not lost: its claim passes its deadline, and the
 sweeper asks the backend."""
+DOUBTS_PAGE = 100
 
 
 class RedisStore:
@@ -117,18 +118,14 @@ class RedisStore:
 
     # Doubts: the sweeper's side.
 
-    async def doubts(self, limit: int) -> Sequence[Doubt]:
-        found: list[Doubt] = []
-        cursor = "0"
-        while len(found) < limit:
-            reply = await self._ask(DOUBTS, (self._keys.sticky, self._keys.claims), (cursor, 100))
-            raw_cursor, rows = reply
-            cursor = _text(raw_cursor)
-            for item, owner, version in zip(rows[0::3], rows[1::3], rows[2::3], strict=True):
-                found.append(Doubt(ItemId(_text(item)), _text(owner) or None, int(version)))
-            if cursor == "0":
-                break
-        return found
+    async def doubts(self, cursor: int) -> tuple[int, Sequence[Doubt]]:
+        reply = await self._ask(DOUBTS, (self._keys.sticky, self._keys.claims), (cursor, DOUBTS_PAGE))
+        next_cursor, rows = reply
+        found = [
+            Doubt(ItemId(_text(item)), _text(owner) or None, int(version))
+            for item, owner, version in zip(rows[0::3], rows[1::3], rows[2::3], strict=True)
+        ]
+        return int(next_cursor), found
 
     async def resolve(self, doubt: Doubt, *, exists: bool) -> bool:
         arguments = (doubt.item, doubt.owner or "", doubt.version, int(exists))

@@ -48,8 +48,11 @@ class Bindings(Protocol):
 class Doubts(Protocol):
     """The sweeper's side of the claims."""
 
-    async def doubts(self, limit: int) -> Sequence[Doubt]:
-        """List items whose claims have all passed their deadline, at most about `limit`. Raises StateError."""
+    async def doubts(self, cursor: int) -> tuple[int, Sequence[Doubt]]:
+        """List a page of the items whose claims have all passed their deadline, and the next cursor.
+
+        The first cursor is 0, and 0 comes after the last page. A page may be empty. Raises StateError.
+        """
 
     async def resolve(self, doubt: Doubt, *, exists: bool) -> bool:
         """Confirm or release a binding by what its backend said. False, and no effect, if the claims have changed."""

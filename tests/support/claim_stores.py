@@ -70,7 +70,7 @@ class ReferenceStore:
         assert answers == [None]
 
     def doubts(self) -> Sequence[Doubt]:
-        return _finish(self._store.doubts(1_000))
+        return _finish(self._store.doubts(0))[1]
 
     def resolve(self, doubt: Doubt, *, exists: bool) -> bool:
         return _finish(self._store.resolve(doubt, exists=exists))
