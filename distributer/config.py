@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     """Base URLs of the backends, in ring order. At least one, each at most once. In the environment: comma-separated.
     Example: `http://10.0.0.1:8000,http://10.0.0.2:8000`."""
 
-    redis: str = Field("redis://127.0.0.1:6379/0", repr=False)
+    redis: str = Field(default="redis://127.0.0.1:6379/0", repr=False)
     """Where the shared state lives: `redis://`, `rediss://`, `unix://` or `redis+sentinel://host,host/service`."""
 
     prefix: str = Field(default="distributer", pattern=r"^[A-Za-z0-9_.{}:-]{1,64}$")

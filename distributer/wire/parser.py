@@ -95,22 +95,23 @@ class RequestParser(_Parser):
         Returns None, or, after a request without a body that asks for another protocol (Upgrade or CONNECT), the bytes
         behind it: what they are depends on the answer.
         """
-        try:
-            self._parse(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            rest = data[upgrade.args[0] :]
+        while True:
+            try:
+                self._parse(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = data[upgrade.args[0] :]
+            except httptools.HttpParserCallbackError as error:
+                raise error.__context__ or error from None  # what the callback raised
+            except httptools.HttpParserError as error:
+                raise ClientError(f"not HTTP/1.1: {error}") from error
+            else:
+                return None
             if self._body_of is None:
                 return rest
-            self._resume(self._body_of)
-            return self.feed(rest)
-        except httptools.HttpParserCallbackError as error:
-            raise error.__context__ or error from None  # what the callback raised
-        except httptools.HttpParserError as error:
-            raise ClientError(f"not HTTP/1.1: {error}") from error
-        return None
+            data = self._resume(self._body_of) + rest
 
-    def _resume(self, head: RequestHead) -> None:
-        """Go on with the body of a request that asks for another protocol.
+    def _resume(self, head: RequestHead) -> bytes:
+        """Go on with the body of a request that asks for another protocol, behind the head that is returned.
 
         Whoever does not switch reads it as any other (RFC 9110 section 7.8; Java's client offers h2c with each first
         request), but httptools takes such a message to end with its head. A new parser reads the body, behind a head
@@ -118,12 +119,9 @@ class RequestParser(_Parser):
         """
         self._parser = httptools.HttpRequestParser(self)
         self._is_resumed = True
-        framing = (
-            b"Transfer-Encoding: chunked"
-            if head.framing is Framing.CHUNKED
-            else b"Content-Length: %d" % head.content_length
-        )
-        self._parse(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
+        is_chunked = head.framing is Framing.CHUNKED
+        framing = b"Transfer-Encoding: chunked" if is_chunked else b"Content-Length: %d" % head.content_length
+        return b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing
 
     def _too_large(self) -> ClientError:
         return ClientError("the head, or the trailer section, is too large", 431, "Request header fields too large")

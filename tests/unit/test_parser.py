@@ -84,6 +84,9 @@ def split(data: bytes, size: int) -> list[bytes]:
 
 # However the bytes are split.
 
+OFFERS_UPGRADE = (
+    b"POST / HTTP/1.1\r\nHost: shop\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 5\r\n\r\nhello"
+)
 REQUESTS = [
     GET,
     b"\r\nGET /items/%37?a=b#c HTTP/1.1\r\nHost:shop\r\nEmpty:\r\nBlank:  \r\nPad: \t a b \t\r\nX: 1\r\nx: 2\r\n\r\n",
@@ -92,7 +95,7 @@ REQUESTS = [
     b"POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 0\r\n\r\n",
     b"PUT / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\nHost: shop\r\n\r\n5;a\r\nhello\r\n00A\r\n0123456789\r\n0\r\n\r\n",
     b"PUT / HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nTrailer: x\r\nEmpty:\r\n\r\n",
-    b"POST / HTTP/1.1\r\nHost: shop\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 5\r\n\r\nhello",
+    OFFERS_UPGRADE,
     b"POST / HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n",
     b"PUT / HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: x\r\nTransfer-Encoding: chunked\r\n\r\n" + BODY,
     # The last of a connection.
@@ -131,6 +134,7 @@ def cut(data: bytes, cuts: Sequence[int]) -> list[bytes]:
 
 
 @given(st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=4).map(b"".join), CUTS)
+@example(OFFERS_UPGRADE + b"nonsense", [])
 def test_requests_are_the_same_however_they_are_split(data: bytes, cuts: list[int]) -> None:
     assert requests(cut(data, cuts)) == requests([data])
 
