@@ -70,15 +70,18 @@ class Registry:
         self._client = client
         self._keys = keys
 
-    async def announce_backends(self, backends: Sequence[Backend]) -> bool:
-        """Write the ring, if another one or none is written there. True if it was changed."""
+    async def announce_backends(self, backends: Sequence[Backend], *, only_if_missing: bool = False) -> bool:
+        """Write the ring, if none is written there, or another one. True if another one was replaced.
+
+        `only_if_missing` leaves another one alone: two rings must not be written over each other for ever.
+        """
         wanted = {
             backend.id: json.dumps({"url": backend.url, "position": position}, separators=(",", ":"))
             for position, backend in enumerate(backends)
         }
         with _translated():
             found = await cast(Awaitable[dict[Any, Any]], self._client.hgetall(self._keys.backends))
-            if {_text(key): _text(value) for key, value in found.items()} == wanted:
+            if {_text(key): _text(value) for key, value in found.items()} == wanted or (found and only_if_missing):
                 return False
             async with self._client.pipeline(transaction=True) as pipeline:
                 pipeline.delete(self._keys.backends)

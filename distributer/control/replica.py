@@ -156,14 +156,14 @@ class _Replica:
         self._started_at = time.time()
 
     async def beat(self) -> None:
-        """Announce the ring once, then give a sign of life every HEARTBEAT_S, until cancelled."""
+        """Announce the ring, and give a sign of life every HEARTBEAT_S, until cancelled."""
         announced = False
         while True:
             try:
-                if not announced:
-                    if await self._registry.announce_backends(self._core.ring.backends):
-                        log.warning("another ring was announced in Redis; it has been replaced by this one")
-                    announced = True
+                # Once whatever stands there; later only into a Redis that has forgotten it.
+                if await self._registry.announce_backends(self._core.ring.backends, only_if_missing=announced):
+                    log.warning("another ring was announced in Redis; it has been replaced by this one")
+                announced = True
                 await self._registry.beat(self._core.replica_id, self._snapshot())
             except StateError as error:
                 log.debug("no heartbeat: %s", error)
