@@ -61,17 +61,11 @@ class _Parser:
         else:
             self._quiet_bytes = quiet_bytes
 
-    def _head_began(self) -> None:
-        self._headers = []
-        self._at_most = self._fed
-
-    def _head_ended(self, first_line: bytes) -> None:
+    def _check_size(self, first_line: bytes) -> None:
         """Refuse a head that is too large, the same one however it was split."""
-        self._is_quiet = False
-        if self._at_most > MAX_HEAD_BYTES:
-            size = len(first_line) + sum(len(name) + len(value) + len(b": \r\n") for name, value in self._headers)
-            if size > MAX_HEAD_BYTES:
-                raise self._too_large()
+        size = len(first_line) + sum(len(name) + len(value) + len(b": \r\n") for name, value in self._headers)
+        if size > MAX_HEAD_BYTES:
+            raise self._too_large()
 
     def _too_large(self) -> Exception:
         raise NotImplementedError
@@ -114,10 +108,9 @@ class RequestParser(_Parser):
         """Go on with the body of a request that asks for another protocol, behind the head that is returned.
 
         Whoever does not switch reads it as any other (RFC 9110 section 7.8; Java's client offers h2c with each first
-        request), but httptools takes such a message to end with its head. A new parser reads the body, behind a head
+        request), but httptools takes such a message to end with its head. So the body is parsed behind another head,
         that says no more than how long it is.
         """
-        self._parser = httptools.HttpRequestParser(self)
         self._is_resumed = True
         is_chunked = head.framing is Framing.CHUNKED
         framing = b"Transfer-Encoding: chunked" if is_chunked else b"Content-Length: %d" % head.content_length
@@ -130,7 +123,8 @@ class RequestParser(_Parser):
 
     def on_message_begin(self) -> None:
         self._target = b""
-        self._head_began()
+        self._headers = []
+        self._at_most = self._fed
 
     def on_url(self, part: bytes) -> None:
         self._target += part
@@ -143,13 +137,16 @@ class RequestParser(_Parser):
             self._is_resumed = False
             self._body_of = None
             return
-        self._head_ended(self._target)
+        self._is_quiet = False
+        if self._at_most > MAX_HEAD_BYTES:
+            self._check_size(self._target)
         parser = self._parser
         version = parser.get_http_version()
-        if version not in ("1.1", "1.0"):
+        is_http11 = version == "1.1"
+        if not is_http11 and version != "1.0":
             raise ClientError(f"HTTP/{version}", 505, "HTTP version not supported")
-        head = RequestHead(parser.get_method(), self._target, self._headers, is_http11=version == "1.1")
-        if head.framing is not Framing.NONE and parser.should_upgrade() and head.method != b"CONNECT":
+        head = RequestHead(parser.get_method(), self._target, self._headers, is_http11=is_http11)
+        if head.framing is not Framing.NONE and parser.should_upgrade():
             self._body_of = head
         self._sink.request_started(head)
 
@@ -212,7 +209,8 @@ class ResponseParser(_Parser):
             raise ValueError("something follows the answer to HEAD")
         self._reason = b""
         self._is_in_head = True
-        self._head_began()
+        self._headers = []
+        self._at_most = self._fed
 
     def on_status(self, part: bytes) -> None:
         self._reason += part
@@ -222,7 +220,9 @@ class ResponseParser(_Parser):
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
-        self._head_ended(self._reason)
+        self._is_quiet = False
+        if self._at_most > MAX_HEAD_BYTES:
+            self._check_size(self._reason)
         parser = self._parser
         head = ResponseHead(
             parser.get_status_code(),
