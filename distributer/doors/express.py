@@ -109,12 +109,12 @@ class ExpressProtocol(asyncio.Protocol):
             return
         self._last_active = self._core.clock.now
         try:
+            # Behind an offer to change protocols, which nobody here takes up, requests go on.
             rest = self._parser.feed(data)
+            while rest:
+                rest = self._parser.feed(rest)
         except ClientError as error:
             self._reject(error)
-        else:
-            if rest is not None:
-                self._stop_taking()
 
     def eof_received(self) -> None:
         """Let the transport close. A client that closes its half has most likely left: its backend is set free."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -26,7 +27,10 @@ class RedisRefusedError(StateError):
 
 def check_url(url: str) -> None:
     """Raise ValueError, saying what is wrong, if url cannot name a Redis."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError(f"{redacted(url)!r} is no URL") from None
     if parts.scheme not in SCHEMES:
         raise ValueError(f"{redacted(url)!r} is none of {', '.join(s + '://' for s in SCHEMES)}")
     if parts.scheme == "redis+sentinel":
@@ -37,23 +41,27 @@ def check_url(url: str) -> None:
     else:
         try:
             port = parts.port
-        except ValueError as error:
-            raise ValueError(f"{redacted(url)!r} has a bad port: {error}") from error
+        except ValueError:
+            # Without its words: with a "/" in the password, what it takes for the port is a part of that.
+            raise ValueError(f"{redacted(url)!r} has a bad port") from None
         if not parts.hostname or port == 0:
             raise ValueError(f"{redacted(url)!r} names no host, or port 0")
         database = parts.path.strip("/")
         if database and not database.isdigit():
-            raise ValueError(f"{redacted(url)!r}: the database is a number, not {database!r}")
+            raise ValueError(f"{redacted(url)!r}: the database is a number")
 
 
 def redacted(url: str) -> str:
     """Return the URL as it may be shown and logged: without its password."""
+    url = re.sub(r"(?<=[?&]password=)[^&#]*", "***", url)
     head, separator, tail = url.rpartition("@")
     if not separator:
         return url
-    scheme, _, credentials = head.partition("://")
+    scheme, slashes, credentials = head.partition("://")
+    if not slashes:
+        scheme, credentials = "", head
     user, colon, _ = credentials.partition(":")
-    return f"{scheme}://{user}{colon}{'***' if colon else ''}@{tail}"
+    return f"{scheme}{slashes}{user}{colon}{'***' if colon else ''}@{tail}"
 
 
 def pool_of(url: str, timeout_s: float) -> redis.ConnectionPool:
@@ -124,8 +132,8 @@ class _SentinelUrl:
         for host in hosts.split(","):
             name, _, port = host.partition(":")
             if not name or not (port or "26379").isdigit():
-                raise ValueError(f"{host!r} is no sentinel address; give host:port")
+                raise ValueError(f"{redacted(url)!r} names what is no sentinel address; give host:port")
             addresses.append((name, int(port or 26379)))
         if database and not database.isdigit():
-            raise ValueError(f"the database is a number, not {database!r}")
+            raise ValueError(f"{redacted(url)!r}: the database is a number")
         return cls(addresses, service, int(database or 0), unquote(username) or None, unquote(password) or None)

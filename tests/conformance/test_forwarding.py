@@ -502,3 +502,15 @@ async def test_an_ambiguous_request_is_refused_and_the_connection_closed(front: 
         assert answer.split(b" ")[1] in (b"400", b"501")
         assert answer.count(b"HTTP/1.1 ") == 1
     assert it.requests == []
+
+
+async def test_an_offer_to_change_protocols_is_passed_over(front: Front, door: str) -> None:
+    if door == "asgi":
+        pytest.skip("uvicorn's parser drops the body of such a request before the door sees it")
+    offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
+    async with front(replies(ok())) as (port, it), connected(port) as client:
+        for body in (b"", b"hello", b""):
+            answer = await client.ask(request("PUT" if body else "GET", "/", *offer, body=body))
+            assert (answer.status, answer.body) == (200, b"ok")
+    assert [message.body for message in it.requests] == [b"", b"hello", b""]
+    assert all(not message.values("upgrade") + message.values("http2-settings") for message in it.requests)
