@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from backend.servers import POLL_INTERVAL_S, BackendServers, ServersError
@@ -168,7 +172,7 @@ class Demo:
             f"  curl -s '{url}/items/?item_id=7' -H 'content-type: application/json'"
             """ -d '{"name":"pen","price":1.5}'""",
             f"  {self._redis_cli(settings)} HGETALL {settings.prefix}:sticky"
-            f"      (without redis-cli: distributer redis-cli {cli} HGETALL {settings.prefix}:sticky)",
+            f"      (without redis-cli: {_program()} redis-cli {cli} HGETALL {settings.prefix}:sticky)",
             "",
             "Ctrl-C stops everything.",
             "",
@@ -205,6 +209,16 @@ class Demo:
         while True:
             self._servers.poll()
             await asyncio.sleep(POLL_INTERVAL_S)
+
+
+def _program() -> str:
+    """Spell our own command as it can be typed where this one was."""
+    path = Path(sys.argv[0])
+    if path.name != "distributer":
+        return "python -m distributer"
+    if shutil.which("distributer") == str(path):
+        return "distributer"
+    return os.path.relpath(path)
 
 
 def _name(host: str) -> str:
