@@ -20,9 +20,8 @@ from distributer.control.registry import Registry
 from distributer.control.sweeper import Sweeper
 from distributer.doors.lifespan import OpenCore, running
 from distributer.errors import StartupError, StateError
-from distributer.forwarding.core import ForwardingCore, ForwardingOptions
-from distributer.forwarding.exchange import Exchange
-from distributer.forwarding.pool import UpstreamLimits
+from distributer.forwarding.core import Answered, ForwardingCore, ForwardingOptions
+from distributer.forwarding.limits import UpstreamLimits
 from distributer.state.keys import Keys
 from distributer.state.redis_client import RedisRefusedError, client_of, ping, pool_of, redacted
 from distributer.state.redis_link import ClientLink, HotLink
@@ -137,7 +136,7 @@ def options_of(settings: Settings) -> ForwardingOptions:
     )
 
 
-def log_answer(exchange: Exchange, status: int) -> None:
+def log_answer(exchange: Answered, status: int) -> None:
     """Log one line for an exchange that has ended."""
     head, route = exchange.head, exchange.route
     where = f"→ {route.backend.id} {route.reason.value}" if route is not None else "→ nowhere"

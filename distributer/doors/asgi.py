@@ -72,7 +72,7 @@ class DistributerMiddleware:
             client[0].encode() if client else b"unknown", scope["scheme"].encode(), scope["http_version"].encode()
         )
         downstream = _AsgiDownstream(head)
-        exchange = core.exchange(head, downstream, fields)
+        exchange = Exchange(core, head, downstream, fields)
         await downstream.run(exchange, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -161,7 +161,7 @@ class ExpressProtocol(asyncio.Protocol):
     def request_started(self, head: RequestHead) -> None:
         if head.method == b"CONNECT":
             raise ClientError("CONNECT is for proxies that a client has chosen", 405, "Method not allowed")
-        self._incoming = exchange = self._core.exchange(head, self, self._origin_fields)
+        self._incoming = exchange = Exchange(self._core, head, self, self._origin_fields)
         if self._current is None:
             self._current = exchange
             exchange.start()

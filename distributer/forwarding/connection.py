@@ -11,14 +11,14 @@ that was completely sent, with nothing left over: any doubt about where a messag
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Protocol, cast
 
+from distributer.clock import Clock
 from distributer.errors import ConnectionStale, UpstreamError, UpstreamTimeout
+from distributer.forwarding.limits import UpstreamLimits
+from distributer.model import Backend
 from distributer.wire.head import Framing, ResponseHead
 from distributer.wire.parser import ResponseParser
-
-if TYPE_CHECKING:
-    from distributer.forwarding.pool import BackendPool
 
 HIGH_WATER_BYTES = 64 * 1024
 
@@ -48,6 +48,20 @@ class UpstreamUser(Protocol):
         """The backend takes more again."""
 
 
+class ConnectionHome(Protocol):
+    """Where a connection belongs: the pool of its backend."""
+
+    backend: Backend
+    limits: UpstreamLimits
+    clock: Clock
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        """Take the connection back: it may be reused."""
+
+    def closed(self, connection: UpstreamConnection) -> None:
+        """Forget the connection: it is closed."""
+
+
 class UpstreamConnection(asyncio.Protocol):
     """An HTTP/1.1 connection to a backend, kept alive between exchanges."""
 
@@ -68,7 +82,7 @@ class UpstreamConnection(asyncio.Protocol):
         "user",
     )
 
-    def __init__(self, pool: BackendPool) -> None:
+    def __init__(self, pool: ConnectionHome) -> None:
         self._pool = pool
         self._parser = ResponseParser(self)
         self._transport: asyncio.Transport | None = None

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from distributer.clock import Clock
-from distributer.forwarding.exchange import Downstream, Exchange
+from distributer.forwarding.limits import UpstreamLimits
 from distributer.forwarding.metrics import Metrics
-from distributer.forwarding.pool import BackendPool, UpstreamLimits
+from distributer.forwarding.pool import BackendPool
 from distributer.model import Backend
 from distributer.routing.item import DEMO_RULES, ItemRules
 from distributer.routing.ring import Ring
+from distributer.routing.route import Route
 from distributer.state.fallback import Fallback
 from distributer.state.store import Store
 from distributer.wire.head import RequestHead
@@ -44,6 +45,23 @@ class Checked(Protocol):
         """Close if idle for too long."""
 
 
+class Expiring(Protocol):
+    """A claimed request that must end before its claim's deadline."""
+
+    deadline: float
+    """Coarse time, in seconds."""
+
+    def expire(self) -> None:
+        """End now."""
+
+
+class Answered(Protocol):
+    """What an access log may say of an exchange that has ended."""
+
+    head: RequestHead
+    route: Route | None
+
+
 class ForwardingCore:
     """One replica's way to the backends: its ring, its pools, its counters."""
 
@@ -62,20 +80,16 @@ class ForwardingCore:
         self.ring = Ring(tuple(backends))
         self.replica_id = f"{os.getpid():x}-{os.urandom(4).hex()}"
         self.is_draining = False
-        self.on_answer: Callable[[Exchange, int], None] | None = None
+        self.on_answer: Callable[[Answered, int], None] | None = None
         """Called with each exchange that ends and its status, for an access log."""
         self.client_connections: set[Checked] = set()
-        self.claimed: set[Exchange] = set()
+        self.claimed: set[Expiring] = set()
         self._request_prefix = os.urandom(6).hex().encode()
         self._serial = 0
         self._pools: dict[Backend, BackendPool] = {}
         self._unreachable: dict[Backend, float] = {}
         self._next_idle_check = 0.0
         self.clock.watch(self._check)
-
-    def exchange(self, head: RequestHead, downstream: Downstream, origin_fields: bytes) -> Exchange:
-        """Make the exchange for a request; its `start` sets it going."""
-        return Exchange(self, head, downstream, origin_fields)
 
     def pool(self, backend: Backend) -> BackendPool:
         """Return the connections to a backend."""

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import time
 from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol
 
 from distributer.errors import (
     ClientGone,
@@ -33,47 +32,19 @@ from distributer.errors import (
     UpstreamTimeout,
 )
 from distributer.forwarding.connection import UpstreamConnection
+from distributer.forwarding.core import ForwardingCore
+from distributer.forwarding.downstream import NOBODY, Downstream
 from distributer.forwarding.pool import Waiter
 from distributer.model import Backend, Begun, Claim, ItemId, Operation, Outcome, Ticket
+from distributer.routing.claim import outcome_of
 from distributer.routing.item import FindOwner, Rotate, TakeClaim, need_of
 from distributer.routing.route import Decision, Reason, Route, TakeTicket, choose_by_owner, choose_by_ticket
 from distributer.wire.head import LAST_CHUNK, Framing, RequestHead, ResponseHead, chunk, upstream_head
-
-if TYPE_CHECKING:
-    from distributer.forwarding.core import ForwardingCore
 
 KEPT_BODY_BYTES = 64 * 1024
 """How much of a request's body is kept to be sent again, and is taken before there is a connection."""
 HELD_ANSWER_BYTES = 256 * 1024
 """How much of an answer is taken while its claim is being settled."""
-
-
-class Downstream(Protocol):
-    """The side of the client: what a door gives the exchange. `abort` or `finish` is the last call."""
-
-    def interim(self, head: ResponseHead) -> None:
-        """Pass on a 1xx answer; another follows."""
-
-    def start(self, head: ResponseHead) -> None:
-        """Begin the answer."""
-
-    def write(self, data: bytes) -> None:
-        """Go on with its body. May be gathered until `flush`."""
-
-    def flush(self) -> None:
-        """Let out what was gathered."""
-
-    def finish(self) -> None:
-        """End the answer."""
-
-    def abort(self, error: RequestError) -> None:
-        """Answer with the error, or cut the connection if an answer has begun: never a clean end."""
-
-    def pause_reading(self) -> None:
-        """Take no more of the request's body for now."""
-
-    def resume_reading(self) -> None:
-        """Take more again."""
 
 
 class Phase(IntEnum):
@@ -83,32 +54,6 @@ class Phase(IntEnum):
     FORWARDING = 3
     ANSWERING = 4
     DONE = 5
-
-
-class _Nobody:
-    """Stands in for a client that left before the outcome of its create or delete was known."""
-
-    def interim(self, head: ResponseHead) -> None: ...
-    def start(self, head: ResponseHead) -> None: ...
-    def write(self, data: bytes) -> None: ...
-    def flush(self) -> None: ...
-    def finish(self) -> None: ...
-    def abort(self, error: RequestError) -> None: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-
-
-_NOBODY = _Nobody()
-
-
-def outcome_of(operation: Operation, status: int) -> Outcome:
-    """Read a backend's answer to a create or delete: 2xx did it, 4xx did not, anything else leaves it open.
-
-    A delete's 404 or 410 says that the item is gone, which is what was asked for.
-    """
-    if 200 <= status < 300 or (operation is Operation.DELETE and status in (404, 410)):
-        return Outcome.DONE
-    return Outcome.FAILED if 400 <= status < 500 else Outcome.UNKNOWN
 
 
 class Exchange:
@@ -221,7 +166,7 @@ class Exchange:
         claim, connection = self._claim, self._connection
         if self._held is not None or (claim is not None and connection is not None and self._request_done):
             # The outcome of a create or delete is worth waiting for, or the item stays in doubt.
-            self._downstream = _NOBODY
+            self._downstream = NOBODY
             if connection is not None:
                 connection.resume_reading()
             return
@@ -234,7 +179,7 @@ class Exchange:
             connection.abandon()
         if claim is not None and not was_sent and self.route is not None:
             self._settle(claim, self.route.backend.url, Outcome.FAILED)
-        self._downstream = _NOBODY
+        self._downstream = NOBODY
         self._end(ClientGone.status, is_failure=False)
 
     def pause_answer(self) -> None:

@@ -10,26 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from distributer.clock import Clock
 from distributer.errors import ConnectFailed, RequestError, Unroutable
 from distributer.forwarding.connection import UpstreamConnection
+from distributer.forwarding.limits import UpstreamLimits
 from distributer.model import Backend
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamLimits:
-    """Bounds on the way to a backend. Times in seconds; counts per backend and replica."""
-
-    connect_timeout_s: float = 2.0
-    first_byte_timeout_s: float = 60.0
-    idle_timeout_s: float = 60.0
-    keep_alive_s: float = 4.0
-    max_connections: int = 512
-    max_waiting: int = 1024
-    wait_timeout_s: float = 5.0
-
 
 Deliver = Callable[[UpstreamConnection | RequestError], None]
 

@@ -307,3 +307,13 @@ def _or_none(entry: Entry) -> Entry | None:
 def _unbound_from(owner: str, binding: str | None) -> str | None:
     # Bound elsewhere by an edit: the edit stands.
     return None if binding == owner else binding
+
+
+def outcome_of(operation: Operation, status: int) -> Outcome:
+    """Read a backend's answer to a create or delete: 2xx did it, 4xx did not, anything else leaves it open.
+
+    A delete's 404 or 410 says that the item is gone, which is what was asked for.
+    """
+    if 200 <= status < 300 or (operation is Operation.DELETE and status in (404, 410)):
+        return Outcome.DONE
+    return Outcome.FAILED if 400 <= status < 500 else Outcome.UNKNOWN
