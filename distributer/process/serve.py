@@ -20,7 +20,8 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> None:
             workers = f"{settings.replicas} replica{'s' if settings.replicas > 1 else ''}"
             if supervisor.is_interrupted:
                 return
-            say(f"serving on http://{settings.host}:{settings.port} with {workers}, {len(settings.backends)} backends")
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            say(f"serving on http://{host}:{settings.port} with {workers}, {len(settings.backends)} backends")
             await supervisor.run()
         finally:
             await supervisor.stop()

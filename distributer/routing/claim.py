@@ -234,6 +234,11 @@ def _drop(state: ItemState, claim_id: str, owner: str, now_us: int) -> ItemState
 def _ask(state: ItemState, claim_id: str, owner: str, now_us: int) -> ItemState:
     entry, held = _take(state, claim_id)
     over = replace(held, deadline_ms=IS_OVER)
+    # One such delete has the sweeper ask as well as many, and an item that is fought over must not collect them.
+    if any(
+        (other.operation, other.deadline_ms, other.overlapped) == (_D, IS_OVER, True) for other in entry.claims.values()
+    ):
+        return ItemState(state.binding, entry)
     return ItemState(state.binding, replace(entry, claims={**entry.claims, claim_id: over}))
 
 

@@ -18,7 +18,7 @@ from distributer.errors import StateError
 from distributer.state.redis_link import explain
 
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
-REFUSALS = ("NOAUTH", "WRONGPASS", "NOPERM", "AUTH", "ERR AUTH", "DENIED")
+REFUSALS = ("NOAUTH", "WRONGPASS", "NOPERM", "AUTH", "ERR AUTH", "DENIED", "DB INDEX", "ERR DB INDEX")
 
 
 class RedisRefusedError(StateError):

@@ -267,3 +267,21 @@ async def test_wrong_types_under_our_keys_are_state_errors(own_server: RedisServ
     assert await ticket(it) == 1
     assert not it.is_degraded
     await it.stop()
+
+
+async def test_deletes_that_creates_overlapped_do_not_pile_up(store: AnyStore) -> None:
+    begun = await begin(store, create(0))
+    await settle(store, create(0), begun.owner, Outcome.DONE)
+    await begin(store, create(1))
+    for number in range(50):
+        await begin(store, delete(number))
+        await settle(store, delete(number), begun.owner, Outcome.DONE)
+    await settle(store, create(1), begun.owner, Outcome.FAILED)
+    # One question is left of all of them, and its answer settles the item.
+    cursor, (doubt,) = await store.doubts(0)
+    assert (cursor, doubt.item, doubt.owner) == (0, ITEM, begun.owner)
+    if isinstance(store, MemoryStore):
+        assert store.claims[ITEM].count("delete-") == 1
+    assert await store.resolve(doubt, exists=False)
+    assert await owner(store, ITEM) is None
+    assert await store.doubts(0) == (0, [])

@@ -48,8 +48,15 @@ local SETTLING = {
     unbind()
   end,
   ['d done overlapped'] = function() -- ask
-    entry.v = entry.v + 1
+    remove()
+    -- One such delete has the sweeper ask as well as many, and an item that is fought over must not collect them.
+    for _, other in pairs(entry.c) do
+      if other[1] == 'd' and other[2] == IS_OVER and other[3] == 1 then
+        return
+      end
+    end
     held[2] = IS_OVER
+    entry.c[id] = held
   end,
   ['d failed held'] = remove, -- drop
   ['d failed overlapped'] = remove, -- drop
