@@ -26,6 +26,7 @@ from distributer.state.keys import Keys
 from distributer.state.redis_client import RedisRefusedError, client_of, ping, pool_of, redacted
 from distributer.state.redis_link import ClientLink, HotLink
 from distributer.state.redis_store import RedisStore
+from distributer.tasks import end
 
 HEARTBEAT_S = 1.0
 CONTROL_TIMEOUT_S = 2.0
@@ -103,9 +104,7 @@ async def open_replica(
         async with running(core):
             yield core
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
         with contextlib.suppress(StateError):
             await registry.leave(core.replica_id)
         await store.stop()

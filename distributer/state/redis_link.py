@@ -20,6 +20,7 @@ from redis.exceptions import ResponseError
 
 from distributer.errors import StateError
 from distributer.state.commit import Command, Reply
+from distributer.tasks import end
 
 Deliver = Callable[[Sequence[Reply] | StateError], None]
 
@@ -153,9 +154,7 @@ class HotLink:
 
     async def stop(self) -> None:
         if self._keeper is not None:
-            self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
+            await end([self._keeper])
         if self._timer is not None:
             self._timer.cancel()
         if self._protocol is not None:
@@ -239,9 +238,7 @@ class ClientLink:
 
     async def stop(self) -> None:
         if self._worker is not None:
-            self._worker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._worker
+            await end([self._worker])
 
     async def _work(self) -> None:
         while True:
