@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -184,7 +186,9 @@ def _load(config_file: Path | None, **flags: object) -> config.Settings:
 
 
 def _say(line: str) -> None:
-    print(f"distributer: {line}", file=sys.stderr, flush=True)  # noqa: T201
+    # Whoever read stderr may have left: no reason for a supervisor to fail.
+    with contextlib.suppress(BrokenPipeError):
+        print(f"distributer: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _show(line: str) -> None:
@@ -198,7 +202,10 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
 def main() -> None:
     """Run the command line. One line on stderr for a mistake: exit status 2; for surroundings that fail: 1."""
     try:
-        app(print_error=False, exit_on_error=False)
+        try:
+            app(print_error=False, exit_on_error=False)
+        finally:
+            print(end="", flush=True)  # noqa: T201 - what fails to leave now fails here, not when the interpreter ends
     except CycloptsError as error:
         _say(" ".join(str(error).split()))
         sys.exit(2)
@@ -211,6 +218,6 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        # Whoever read our output has left, as after `| head`.
-        sys.stderr.close()
+        # Whoever read our output has left, as after `| head`: what is still buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

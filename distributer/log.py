@@ -55,12 +55,13 @@ def _render_text(_logger: object, _name: str, event: structlog.typing.EventDict)
     time, level = event.pop("time", ""), event.pop("level", "info")
     source, message = event.pop("source", None), event.pop("event", "")
     exception = event.pop("exception", None)
-    pairs = "".join(f"  {key}={_printable(value)}" for key, value in event.items())
-    line = f"{time} {level:<7} {f'{source}: ' if source else ''}{_printable(message)}{pairs}"
+    pairs = "".join(f"  {key}={printable(value)}" for key, value in event.items())
+    line = f"{time} {level:<7} {f'{source}: ' if source else ''}{printable(message)}{pairs}"
     # Behind a bar: the text of an exception may hold what a client sent, line ends included.
-    return "\n".join([line, *(f"  | {_printable(part)}" for part in str(exception or "").splitlines())])
+    return "\n".join([line, *(f"  | {printable(part)}" for part in str(exception or "").splitlines())])
 
 
-def _printable(value: object) -> str:
+def printable(value: object) -> str:
+    """Escape what could play tricks on a terminal, or begin a line of its own."""
     text = str(value)
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

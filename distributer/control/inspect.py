@@ -10,16 +10,20 @@ from typing import Any
 
 import redis.asyncio as redis
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from distributer.config import Settings
 from distributer.control.registry import ClusterStatus, Registry
 from distributer.control.replica import CONTROL_TIMEOUT_S
 from distributer.errors import DistributerError, StateError
+from distributer.log import printable
 from distributer.routing.item import canonical_int
 from distributer.state.keys import Keys
 from distributer.state.redis_client import client_of, redacted
 from distributer.state.redis_link import explain
+
+PIPE_WIDTH = 1000
+"""Nothing is cut off or broken in a pipe or a file."""
 
 
 @asynccontextmanager
@@ -49,9 +53,10 @@ async def show_status(settings: Settings, *, as_json: bool) -> None:
 
 
 def _print_status(status: ClusterStatus, where: str) -> None:
-    console = Console(highlight=False)
+    # What stands in Redis is text, whatever it looks like to rich.
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=200)  # nothing is cut off in a pipe or a file
+        console = Console(highlight=False, markup=False, emoji=False, width=PIPE_WIDTH)
     console.print(
         f"Redis {where}   tickets taken {status.tickets}   items {status.items}   claims in flight {status.claims}",
         soft_wrap=True,
@@ -61,26 +66,29 @@ def _print_status(status: ClusterStatus, where: str) -> None:
         snapshot, metrics = replica.snapshot, replica.snapshot.get("metrics", {})
         up_s = max(0.0, time.time() - float(snapshot.get("started_at", time.time())))
         replicas.add_row(
-            replica.id,
-            str(snapshot.get("address", "")),
-            str(snapshot.get("pid", "")),
-            str(snapshot.get("version", "")),
+            printable(replica.id),
+            printable(snapshot.get("address", "")),
+            printable(snapshot.get("pid", "")),
+            printable(snapshot.get("version", "")),
             f"{up_s:.0f} s",
             str(metrics.get("requests", 0)),
             str(metrics.get("in_flight", 0)),
-            str(snapshot.get("redis_mode", "")),
+            printable(snapshot.get("redis_mode", "")),
             f"{replica.age_s:.1f} s ago",
         )
     console.print()
     console.print(replicas if status.replicas else "no replica is alive")
-    backends = Table("backend", "items", "requests", "in flight", "failures", box=None)
+    backends = Table(Column("backend", overflow="fold"), "items", "requests", "in flight", "failures", box=None)
     for backend in status.backends:
         row = (backend.items, backend.requests, backend.in_flight, backend.failures)
-        backends.add_row(backend.url, *[str(value) for value in row])
+        backends.add_row(printable(backend.url), *[str(value) for value in row])
     for owner, items in sorted(status.unknown_owners.items()):
-        backends.add_row(f"{owner} (no backend)", str(items), "", "", "")
+        backends.add_row(f"{printable(owner)} (no backend)", str(items), "", "", "")
     console.print()
-    console.print(backends if status.backends else "no backends are announced yet")
+    if not status.backends:
+        console.print("no backends are announced yet")
+    if backends.row_count:
+        console.print(backends)
 
 
 async def show_owner(settings: Settings, item: str, *, as_json: bool) -> bool:
@@ -97,7 +105,7 @@ async def show_owner(settings: Settings, item: str, *, as_json: bool) -> bool:
     elif owner is None:
         print(f"{key} is bound to no backend")  # noqa: T201
     else:
-        print(f"{key} {owner}{' (a create or delete is in flight)' if claimed else ''}")  # noqa: T201
+        print(f"{key} {printable(owner)}{' (a create or delete is in flight)' if claimed else ''}")  # noqa: T201
     return owner is not None
 
 
@@ -119,7 +127,7 @@ async def show_bindings(settings: Settings, backend: str | None, limit: int, *, 
                 if as_json:
                     rows.append({"item": item, "backend": owner})
                 else:
-                    print(f"{item} {owner}")  # noqa: T201
+                    print(f"{printable(item)} {printable(owner)}")  # noqa: T201
             if cursor == 0:
                 break
     if as_json:

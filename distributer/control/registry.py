@@ -131,10 +131,10 @@ class Registry:
                     break
         replicas = await self.replicas()
         return ClusterStatus(
-            tickets=int(tickets or 0),
+            tickets=_number(tickets),
             items=items,
             claims=claims,
-            topology=int(topology or 0),
+            topology=_number(topology),
             backends=_backend_rows(backends, counts, replicas),
             unknown_owners=counts,
             replicas=replicas,
@@ -205,7 +205,7 @@ def _backend_rows(
             BackendStatus(
                 id=backend_id,
                 url=url,
-                position=int(stored.get("position", 0)),
+                position=_number(stored.get("position")),
                 items=counts.pop(url, 0),
                 requests=sum(part.get("requests", 0) for part in seen),
                 failures=sum(part.get("failures", 0) for part in seen),
@@ -217,6 +217,14 @@ def _backend_rows(
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _number(value: Any) -> int:
+    """Read a whole number that anyone may have edited; 0, if it is none."""
+    try:
+        return int(value or 0)
+    except (TypeError, ValueError):
+        return 0
 
 
 def _json_object(raw: Any) -> dict[str, Any]:

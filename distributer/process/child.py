@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import socket
 import sys
@@ -45,7 +46,8 @@ class ChildServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        print(READY_LINE, flush=True)  # noqa: T201 - the supervisor reads it
+        with contextlib.suppress(BrokenPipeError):  # the supervisor has gone meanwhile; standard input tells us next
+            os.write(sys.stdout.fileno(), f"{READY_LINE}\n".encode())
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -107,26 +107,27 @@ class Demo:
             self._supervisor.interrupt()
 
     async def _stop(self) -> None:
+        has_begun = self._embedded is not None or self._supervisor is not None or bool(self._servers.pids)
         if self._supervisor is not None:
             await self._supervisor.stop()
         await asyncio.to_thread(self._servers.stop)
         if self._embedded is not None:
             self._embedded.stop()
-        self._show("all stopped")
+        if has_begun:
+            self._show("all stopped")
 
     def _check_ports(self) -> None:
         ports = self._ports
+        for flag, port in (("port", ports.port), ("admin-port", ports.admin_port)):
+            try:
+                listen(ports.host, port, 1, setting=flag)[0].close()
+            except StartupError as error:
+                hint = f"; choose another with --{flag}" if str(error).startswith(flag) else ""
+                raise StartupError(f"{error}{hint}") from error
         try:
             self._servers.check_ports()
         except ServersError as error:
             raise StartupError(f"backend-port: {error}; choose others with --backend-port") from error
-        for flag, port in (("port", ports.port), ("admin-port", ports.admin_port)):
-            try:
-                listen(ports.host, port, 1)[0].close()
-            except StartupError as error:
-                raise StartupError(
-                    f"{flag}: {str(error).removeprefix('port: ')}; choose another with --{flag}"
-                ) from error
 
     async def _settings(self) -> Settings:
         """Take the Redis that is named, in a flag, the environment or the file; else start one."""

@@ -17,14 +17,19 @@ BACKLOG = 2048
 SHARE_ONE_SOCKET = sys.platform != "linux"
 
 
-def listen(host: str, port: int, slots: int, *, share: bool = SHARE_ONE_SOCKET) -> list[socket.socket]:
-    """Open one listening socket for each slot, or one for all if `share`. Raises StartupError, naming the port."""
+def listen(
+    host: str, port: int, slots: int, *, share: bool = SHARE_ONE_SOCKET, setting: str = "port"
+) -> list[socket.socket]:
+    """Open one listening socket for each slot, or one for all if `share`.
+
+    Raises StartupError that names what the user has to change: `setting`, or the host that goes with it.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
         )[0]
-    except OSError as error:
-        raise StartupError(f"host: {host!r} is no address of this machine: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:  # of a name that cannot be one, such as "a..b"
+        raise _not_ours(host, setting) from error
     sockets: list[socket.socket] = []
     try:
         # First alone: a SO_REUSEPORT group lets in any socket of the same user, another cluster's too.
@@ -40,10 +45,16 @@ def listen(host: str, port: int, slots: int, *, share: bool = SHARE_ONE_SOCKET) 
     except OSError as error:
         for sock in sockets:
             sock.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise _not_ours(host, setting) from error
         if error.errno == errno.EADDRINUSE:
-            raise StartupError(f"port: {port} on {host} is in use") from error
-        raise StartupError(f"port: {port} on {host} cannot be used: {error.strerror}") from error
+            raise StartupError(f"{setting}: {port} on {host} is in use") from error
+        raise StartupError(f"{setting}: {port} on {host} cannot be used: {error.strerror}") from error
     return sockets
+
+
+def _not_ours(host: str, setting: str) -> StartupError:
+    return StartupError(f"{setting.replace('port', 'host')}: {host!r} is no address of this machine")
 
 
 def _bound(family: int, kind: int, protocol: int, address: tuple[object, ...], *, reuse_port: bool) -> socket.socket:

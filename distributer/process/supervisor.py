@@ -86,7 +86,7 @@ class Supervisor:
             _Slot(f"replica {number}", "distributer.process.worker", sock) for number, sock in enumerate(sockets, 1)
         ]
         if settings.admin_port is not None:
-            admin = listen(settings.admin_host, settings.admin_port, 1)[0]
+            admin = listen(settings.admin_host, settings.admin_port, 1, setting="admin_port")[0]
             self._sockets.append(admin)
             self._slots.append(_Slot("admin", "distributer.process.admin", admin))
         waiting: asyncio.Task[Any] = asyncio.create_task(await_redis(settings, self._say))

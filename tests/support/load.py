@@ -20,6 +20,10 @@ class Result:
     statuses: Counter[int] = field(default_factory=Counter)
     broken: int = 0
     """Requests that got no answer: the connection broke."""
+    left: int = 0
+    """Requests that are not sent yet. Set to 0, it ends the load."""
+    progress: list[int] = field(default_factory=list)
+    """How many requests each client has had answered."""
 
     @property
     def answered(self) -> int:
@@ -32,25 +36,27 @@ async def load(
 ) -> Result:
     """Send that many requests over that many connections, opening a new one where one breaks."""
     it = result if result is not None else Result()
-    left = requests
+    it.left = requests
+    it.progress = [0] * connections
 
-    async def client() -> None:
-        nonlocal left
-        while left:
-            try:
-                async with connected(port) as connection:
-                    while left:
-                        left -= 1
+    async def client(number: int) -> None:
+        while it.left:
+            async with connected(port) as connection:
+                while it.left:
+                    it.left -= 1
+                    try:
                         answer = await connection.ask(payload)
-                        it.statuses[answer.status] += 1
-                        if answer.status == 200:
-                            it.ports[json.loads(answer.body)["port"]] += 1
-                        if answer.value("connection") == b"close":
-                            break
-            except (ConnectionError, asyncio.IncompleteReadError):
-                it.broken += 1
+                    except (ConnectionError, asyncio.IncompleteReadError):
+                        it.broken += 1
+                        break
+                    it.progress[number] += 1
+                    it.statuses[answer.status] += 1
+                    if answer.status == 200:
+                        it.ports[json.loads(answer.body)["port"]] += 1
+                    if answer.value("connection") == b"close":
+                        break
 
-    await asyncio.gather(*(client() for _ in range(connections)))
+    await asyncio.gather(*(client(number) for number in range(connections)))
     return it
 
 

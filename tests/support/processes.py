@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from tests.support.waiting import wait_until
 
@@ -27,7 +27,6 @@ class Command:
         self.arguments = arguments
         self._folder = tempfile.TemporaryDirectory(prefix="command-")
         self._output = Path(self._folder.name) / "output"
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("DISTRIBUTER_")}
         with self._output.open("wb") as sink:
             self.process = subprocess.Popen(
                 [sys.executable, *arguments],
@@ -35,7 +34,7 @@ class Command:
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 cwd=cwd or self._folder.name,
-                env={**kept, "PYTHONUNBUFFERED": "1", **(environment or {})},
+                env=clean(environment) | {"PYTHONUNBUFFERED": "1"},
                 start_new_session=True,
             )
         self._seen: set[int] = set()
@@ -104,10 +103,12 @@ class Command:
         self._folder.cleanup()
 
 
-def serve(port: int, redis_url: str, backends: Sequence[int], *flags: str) -> Command:
+def serve(
+    port: int, redis_url: str, backends: Sequence[int], *flags: str, program: Sequence[str] = ("-m", "distributer")
+) -> Command:
     """Start `distributer serve`, and wait until it serves."""
     urls = [flag for backend in backends for flag in ("--backend", f"http://127.0.0.1:{backend}")]
-    command = Command("-m", "distributer", "serve", "--port", str(port), "--redis", redis_url, *urls, *flags)
+    command = Command(*program, "serve", "--port", str(port), "--redis", redis_url, *urls, *flags)
     try:
         command.wait_for("serving on")
     except BaseException:
@@ -116,14 +117,39 @@ def serve(port: int, redis_url: str, backends: Sequence[int], *flags: str) -> Co
     return command
 
 
-def run(
-    *arguments: str, environment: Mapping[str, str] | None = None, cwd: Path | None = None
-) -> tuple[int, str, float]:
-    """Run a command to its end: exit status, output, seconds."""
+class Ended(NamedTuple):
+    """A command that has ended by itself."""
+
+    status: int
+    output: str
+    errors: str
+    seconds: float
+
+
+def run(*arguments: str, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> Ended:
+    """Run a command to its end."""
     started = time.monotonic()
-    with Command(*arguments, environment=environment, cwd=cwd) as command:
-        status = command.process.wait(END_WITHIN_S)
-        return status, command.output, time.monotonic() - started
+    with tempfile.TemporaryDirectory(prefix="command-") as folder:
+        it = subprocess.run(
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=END_WITHIN_S,
+            cwd=cwd or folder,
+            env=clean(environment),
+            start_new_session=True,
+        )
+    return Ended(it.returncode, it.stdout, it.stderr, time.monotonic() - started)
+
+
+def clean(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return this process's environment without the tester's own settings, and with others."""
+    own = ("DISTRIBUTER_", "PYTHONUNBUFFERED")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    return kept | dict(environment or {})
 
 
 def accepts(port: int) -> bool:
