@@ -14,6 +14,11 @@ Ticket = NewType("Ticket", int)
 """One number of the rotation, counted from 1, used at most once."""
 
 
+def bracketed(host: str) -> str:
+    """Spell a host as URLs do: an IPv6 address in brackets (RFC 3986 section 3.2.2)."""
+    return f"[{host}]" if ":" in host else host
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One application server, as configured and shown.
@@ -26,10 +31,12 @@ class Backend:
     host: str
     port: int
     id: str = field(init=False)
+    authority: bytes = field(init=False, repr=False, compare=False)
+    """The id as a Host field has it."""
 
     def __post_init__(self) -> None:
-        name = f"[{self.host}]" if ":" in self.host else self.host
-        object.__setattr__(self, "id", f"{name}:{self.port}")
+        object.__setattr__(self, "id", f"{bracketed(self.host)}:{self.port}")
+        object.__setattr__(self, "authority", self.id.encode())
 
     @classmethod
     def from_url(cls, url: str) -> Backend:
@@ -52,8 +59,7 @@ class Backend:
         if port == 0:
             raise ValueError(f"{url!r} has port 0")
         port = port or 80
-        name = f"[{host}]" if ":" in host else host
-        return cls(url=f"http://{name}:{port}", host=host, port=port)
+        return cls(url=f"http://{bracketed(host)}:{port}", host=host, port=port)
 
 
 class Operation(Enum):

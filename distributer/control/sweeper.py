@@ -86,7 +86,7 @@ class Sweeper:
         if backend is None:
             return None
         path = f"{self._core.options.rules.collection}{doubt.item}".encode()
-        head = b"GET %b HTTP/1.1\r\nHost: %b\r\nVia: 1.1 distributer\r\n\r\n" % (path, backend.id.encode())
+        head = b"GET %b HTTP/1.1\r\nHost: %b\r\nVia: 1.1 distributer\r\n\r\n" % (path, backend.authority)
         question = _Question(head)
         pool = self._core.pool(backend)
         waiter = None

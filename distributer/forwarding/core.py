@@ -86,16 +86,16 @@ class ForwardingCore:
         self.claimed: set[Expiring] = set()
         self._request_prefix = os.urandom(6).hex().encode()
         self._serial = 0
-        self._pools: dict[Backend, BackendPool] = {}
+        self._pools: dict[str, BackendPool] = {}
         self._unreachable: dict[Backend, float] = {}
         self._next_idle_check = 0.0
         self.clock.watch(self._check)
 
     def pool(self, backend: Backend) -> BackendPool:
         """Return the connections to a backend."""
-        pool = self._pools.get(backend)
+        pool = self._pools.get(backend.id)
         if pool is None:
-            pool = self._pools[backend] = BackendPool(backend, self.options.limits, self.clock)
+            pool = self._pools[backend.id] = BackendPool(backend, self.options.limits, self.clock)
         return pool
 
     def new_request_id(self) -> bytes:

@@ -170,13 +170,7 @@ class Exchange:
             if connection is not None:
                 connection.resume_reading()
             return
-        if self._waiter is not None:
-            self._waiter.cancel()
-            self._waiter = None
-        was_sent = connection is not None
-        if connection is not None:
-            self._connection = None
-            connection.abandon()
+        was_sent = self._leave_backend()
         if claim is not None and not was_sent and self.route is not None:
             self._settle(claim, self.route.backend.url, Outcome.FAILED)
         self._downstream = NOBODY
@@ -196,15 +190,9 @@ class Exchange:
         """A claimed request has taken too long: cut it, before its claim's deadline passes."""
         if self._held is not None:
             return  # it has its answer
-        if self._waiter is not None:
-            self._waiter.cancel()
-            self._waiter = None
-        connection, self._connection = self._connection, None
         error = UpstreamTimeout(
-            f"the item's request took longer than {self._core.options.claim_timeout_s:g} s", sent=connection is not None
+            f"the item's request took longer than {self._core.options.claim_timeout_s:g} s", sent=self._leave_backend()
         )
-        if connection is not None:
-            connection.abandon()
         if self.phase is Phase.ANSWERING:
             self._cut(error)
         else:
@@ -310,7 +298,7 @@ class Exchange:
         metrics = self._core.metrics.backend(route.backend.id)
         metrics.requests += 1
         metrics.in_flight += 1
-        data = upstream_head(self.head, route.backend.id.encode(), self._origin_fields, self.request_id)
+        data = upstream_head(self.head, route.backend.authority, self._origin_fields, self.request_id)
         if kept:
             data = b"".join([data, *kept])
         connection.send(self, data, answers_head=self.head.method == b"HEAD", done=self._request_done)
@@ -365,7 +353,7 @@ class Exchange:
         assert route is not None
         core.metrics.retries += 1
         self.phase = Phase.ROUTING
-        self._claim = None
+        self._drop_claim()
         core.fallback.forget(claim.item)
 
         def settled(error: StateError | None) -> None:
@@ -433,7 +421,7 @@ class Exchange:
         elif self.phase is Phase.ANSWERING:
             self._cut(error)
         else:
-            self._left_backend()
+            self._count_out()
             self.phase = Phase.ROUTING
             self._attempt_failed(error)
 
@@ -489,7 +477,17 @@ class Exchange:
         if route.ticket is not None:
             head.headers.append((b"X-Distributer-Ticket", b"%d" % route.ticket))
 
-    def _left_backend(self, *, is_failure: bool = True) -> None:
+    def _leave_backend(self) -> bool:
+        """Wait for no connection any more, and cut the one there is. Return whether anything may have been sent."""
+        if self._waiter is not None:
+            self._waiter.cancel()
+            self._waiter = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abandon()
+        return connection is not None
+
+    def _count_out(self, *, is_failure: bool = True) -> None:
         """Count an attempt out."""
         assert self.route is not None
         metrics = self._core.metrics.backend(self.route.backend.id)
@@ -499,12 +497,9 @@ class Exchange:
     def _complete(self) -> None:
         route = self.route
         assert route is not None
-        self.phase = Phase.DONE
-        metrics = self._core.metrics.backend(route.backend.id)
-        metrics.in_flight -= 1
-        metrics.answered(self._status, time.perf_counter() - self._started_at)
-        if self._core.on_answer is not None:
-            self._core.on_answer(self, self._status)
+        latency_s = time.perf_counter() - self._started_at
+        self._core.metrics.backend(route.backend.id).answered(self._status, latency_s)
+        self._end(self._status, is_failure=False)
         self._downstream.finish()
 
     def _give_up(self, error: RequestError) -> None:
@@ -530,7 +525,7 @@ class Exchange:
 
     def _end(self, status: int, *, is_failure: bool) -> None:
         if self.phase in (Phase.ANSWERING, Phase.FORWARDING) and self.route is not None:
-            self._left_backend(is_failure=is_failure)
+            self._count_out(is_failure=is_failure)
         self.phase = Phase.DONE
         self._drop_claim()
         if self._core.on_answer is not None:

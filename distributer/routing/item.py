@@ -8,7 +8,7 @@ The request itself is never touched: it is forwarded byte for byte as it came.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
 
 from pydantic import TypeAdapter, ValidationError
@@ -46,6 +46,10 @@ class ItemRules:
 
     collection: str = "/items/"
     parameter: str = "item_id"
+    raw_collection: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "raw_collection", self.collection.encode())
 
 
 DEMO_RULES = ItemRules()
@@ -70,7 +74,7 @@ def need_of(method: bytes, target: bytes, rules: ItemRules = DEMO_RULES) -> Need
     """Say what must be known to route a request, from its method and its raw target (RFC 9112 section 3.2)."""
     collection = rules.collection
     # Without a percent sign in it, and in origin form, a path speaks of an item only if it shows the collection.
-    if target[:1] == b"/" and b"%" not in target and not target.startswith(collection.encode()):
+    if target[:1] == b"/" and b"%" not in target and not target.startswith(rules.raw_collection):
         return ROTATE
     raw_path, raw_query = _split(target)
     path = unquote(raw_path.decode("latin-1")) if b"%" in raw_path else raw_path.decode("latin-1")

@@ -46,7 +46,9 @@ class Ring:
 
     def usable(self, tried: Collection[Backend] = ()) -> str:
         """Spell the candidates as one "1" or "0" for each place of the ring."""
-        candidates = self.candidates(tried)
+        if not self.down and not tried:
+            return "1" * len(self.backends)
+        candidates = set(self.candidates(tried))
         return "".join("1" if backend in candidates else "0" for backend in self.backends)
 
     def with_down(self, backend: Backend, *, is_down: bool) -> Ring:
