@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from distributer.errors import ConfigError
 from distributer.model import Backend
@@ -138,7 +137,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _FileSource(settings_cls)
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _file_values())
 
     @property
     def backend_list(self) -> tuple[Backend, ...]:
@@ -146,19 +145,7 @@ class Settings(BaseSettings):
         return tuple(Backend.from_url(url) for url in self.backends)
 
 
-class _FileSource(PydanticBaseSettingsSource):
-    """The settings file: the least of the three."""
-
-    path: Path | None = None
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        raise NotImplementedError
-
-    def __call__(self) -> dict[str, Any]:
-        return dict(_file_values())
-
-
-def _file_values() -> Mapping[str, Any]:
+def _file_values() -> dict[str, Any]:
     named = os.environ.get(CONFIG_VARIABLE)
     path = Path(named) if named else DEFAULT_FILE
     try:

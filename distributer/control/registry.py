@@ -6,6 +6,7 @@ None of this is on the way of a request: it uses an ordinary redis-py client.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ import redis.asyncio as redis
 from distributer.errors import StateError
 from distributer.model import Backend
 from distributer.state.keys import Keys
-from distributer.state.redis_link import explain
+from distributer.state.redis_link import decoded, explain
 
 SNAPSHOT_TTL_S = 5
 FORGET_REPLICA_S = 60
@@ -81,7 +82,7 @@ class Registry:
         }
         with _translated():
             found = await cast(Awaitable[dict[Any, Any]], self._client.hgetall(self._keys.backends))
-            if {_text(key): _text(value) for key, value in found.items()} == wanted or (found and only_if_missing):
+            if {decoded(key): decoded(value) for key, value in found.items()} == wanted or (found and only_if_missing):
                 return False
             async with self._client.pipeline(transaction=True) as pipeline:
                 pipeline.delete(self._keys.backends)
@@ -93,10 +94,10 @@ class Registry:
     async def beat(self, replica_id: str, snapshot: Mapping[str, Any]) -> None:
         """Give a sign of life, with a snapshot of the replica's counters."""
         with _translated():
-            seconds, micros = await self._time()
+            now = await self._now()
             async with self._client.pipeline(transaction=False) as pipeline:
-                pipeline.zadd(self._keys.replicas, {replica_id: seconds + micros / 1e6})
-                pipeline.zremrangebyscore(self._keys.replicas, "-inf", seconds - FORGET_REPLICA_S)
+                pipeline.zadd(self._keys.replicas, {replica_id: now})
+                pipeline.zremrangebyscore(self._keys.replicas, "-inf", now - FORGET_REPLICA_S)
                 pipeline.set(self._keys.replica(replica_id), json.dumps(snapshot), ex=SNAPSHOT_TTL_S)
                 await pipeline.execute()
 
@@ -119,16 +120,13 @@ class Registry:
                 pipeline.get(keys.topology)
                 pipeline.hgetall(keys.backends)
                 tickets, items, claims, topology, backends = await pipeline.execute()
-            counts: dict[str, int] = {}
-            cursor = 0
-            while True:
-                cursor, page = await cast(
-                    Awaitable[tuple[int, dict[Any, Any]]], self._client.hscan(keys.sticky, cursor, count=SCAN_PAGE)
-                )
-                for owner in page.values():
-                    counts[_text(owner)] = counts.get(_text(owner), 0) + 1
-                if cursor == 0:
-                    break
+        counts: Counter[str] = Counter()
+        cursor = 0
+        while True:
+            cursor, page = await self.bindings(cursor)
+            counts.update(owner for _, owner in page)
+            if cursor == 0:
+                break
         replicas = await self.replicas()
         return ClusterStatus(
             tickets=_number(tickets),
@@ -136,34 +134,35 @@ class Registry:
             claims=claims,
             topology=_number(topology),
             backends=_backend_rows(backends, counts, replicas),
-            unknown_owners=counts,
+            unknown_owners=dict(counts),  # as asdict copies it; a Counter it would count
             replicas=replicas,
         )
 
     async def replicas(self) -> Sequence[ReplicaStatus]:
         """List the replicas that are alive, oldest first by id."""
         with _translated():
-            seconds, micros = await self._time()
-            now = seconds + micros / 1e6
+            now = await self._now()
             beats = cast(
                 list[tuple[Any, float]], await self._client.zrange(self._keys.replicas, 0, -1, withscores=True)
             )
             alive = []
             for raw_id, beat in beats:
-                replica_id = _text(raw_id)
+                replica_id = decoded(raw_id)
                 raw = await self._client.get(self._keys.replica(replica_id))
                 if raw is not None:
                     alive.append(ReplicaStatus(replica_id, max(0.0, round(now - beat, 3)), _json_object(raw)))
             return sorted(alive, key=lambda replica: replica.id)
 
-    async def _time(self) -> tuple[int, int]:
-        return await self._client.time()
+    async def _now(self) -> float:
+        """Read Redis' own time, in seconds: replicas' clocks may differ."""
+        seconds, micros = await self._client.time()
+        return seconds + micros / 1e6
 
     async def owner(self, item: str) -> str | None:
         """Look up the owner of one item."""
         with _translated():
             owner = await cast(Awaitable[Any], self._client.hget(self._keys.sticky, item))
-            return None if owner is None else _text(owner)
+            return None if owner is None else decoded(owner)
 
     async def is_claimed(self, item: str) -> bool:
         """Whether a create or delete of the item is in flight, or in doubt."""
@@ -176,7 +175,7 @@ class Registry:
             cursor, page = await cast(
                 Awaitable[tuple[int, dict[Any, Any]]], self._client.hscan(self._keys.sticky, cursor, count=SCAN_PAGE)
             )
-            return cursor, [(_text(item), _text(owner)) for item, owner in page.items()]
+            return cursor, [(decoded(item), decoded(owner)) for item, owner in page.items()]
 
     async def take_lease(self, replica_id: str, ttl_s: float) -> bool:
         """Take or renew the right to ask the backends about doubts."""
@@ -185,7 +184,7 @@ class Registry:
             if await self._client.set(key, replica_id, nx=True, px=ttl_ms):
                 return True
             holder = await self._client.get(key)
-            if holder is None or _text(holder) != replica_id:
+            if holder is None or decoded(holder) != replica_id:
                 return False
             # Between the look and this another may have taken an expired lease: two sweepers for one turn do no harm,
             # since each resolution is checked against the claims' version.
@@ -198,7 +197,7 @@ def _backend_rows(
     """Join the ring with the items (taken out of `counts`) and the replicas' counters."""
     rows = []
     for key, value in raw.items():
-        backend_id, stored = _text(key), _json_object(value)
+        backend_id, stored = decoded(key), _json_object(value)
         url = str(stored.get("url", ""))
         seen = [replica.snapshot.get("metrics", {}).get("backends", {}).get(backend_id, {}) for replica in replicas]
         rows.append(
@@ -213,10 +212,6 @@ def _backend_rows(
             )
         )
     return sorted(rows, key=lambda row: row.position)
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _number(value: Any) -> int:

@@ -31,7 +31,6 @@ from distributer.tasks import end
 HEARTBEAT_S = 1.0
 CONTROL_TIMEOUT_S = 2.0
 RETRY_S = 0.5
-SAY_AFTER_S = 0.5
 CLAIM_MARGIN_S = 5.0
 """A claim's deadline in Redis is this much later than the time at which the replica cuts the request off."""
 

@@ -31,8 +31,6 @@ class Sweeper:
         self._core = core
         self._doubts = doubts
         self._registry = registry
-        self.confirmed = 0
-        self.released = 0
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -69,10 +67,6 @@ class Sweeper:
 
     async def _resolve(self, doubt: Doubt, *, exists: bool) -> None:
         if await self._doubts.resolve(doubt, exists=exists):
-            if exists:
-                self.confirmed += 1
-            else:
-                self.released += 1
             log.info("doubt resolved", extra={"item": doubt.item, "owner": doubt.owner, "exists": exists})
 
     async def _exists(self, doubt: Doubt) -> bool | None:

@@ -1,7 +1,7 @@
 """The ASGI door: middleware for any ASGI application, FastAPI's among them.
 
     app = FastAPI()
-    app.add_middleware(DistributerMiddleware, settings=Settings(...), paths=["/items", "/ping"])
+    app.add_middleware(DistributerMiddleware, open_core=replica(Settings(...)), paths=["/items", "/ping"])
 
 Requests under `paths` are forwarded, the rest is the application's. What ASGI does not carry is lost on the way: the
 spelling of field names, an empty query's question mark, 1xx answers. What the server in front decides is its own:
@@ -20,6 +20,7 @@ from distributer.doors.lifespan import CORE_KEY, OpenCore
 from distributer.errors import ClientError, DistributerError, RequestError
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.exchange import Exchange
+from distributer.forwarding.limits import HIGH_WATER_BYTES
 from distributer.wire.head import Field, Framing, RequestHead, ResponseHead, origin_fields
 from distributer.wire.problem import problem
 
@@ -29,7 +30,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-HIGH_WATER_BYTES = 64 * 1024
 WATCH_AFTER_S = 0.25
 """An exchange that takes longer is watched for the client's leaving. A watcher costs a task: short ones have none."""
 

@@ -16,6 +16,7 @@ from distributer.doors.lifespan import CORE_KEY
 from distributer.errors import ClientError, ConfigError, RequestError
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.exchange import Exchange
+from distributer.forwarding.limits import HIGH_WATER_BYTES
 from distributer.wire.head import LAST_CHUNK, Framing, RequestHead, ResponseHead, chunk, downstream_head, origin_fields
 from distributer.wire.parser import RequestParser
 from distributer.wire.problem import problem
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-HIGH_WATER_BYTES = 64 * 1024
 LINGER_S = 2.0
 """How long a connection that is closed within a request goes on reading, so that the client can read its answer: closed
 at once, it would get a reset instead (RFC 9112 section 9.6)."""

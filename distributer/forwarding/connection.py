@@ -15,12 +15,10 @@ from typing import Protocol, cast
 
 from distributer.clock import Clock
 from distributer.errors import ConnectionStale, UpstreamError, UpstreamTimeout
-from distributer.forwarding.limits import UpstreamLimits
+from distributer.forwarding.limits import HIGH_WATER_BYTES, UpstreamLimits
 from distributer.model import Backend
 from distributer.wire.head import Framing, ResponseHead
 from distributer.wire.parser import ResponseParser
-
-HIGH_WATER_BYTES = 64 * 1024
 
 
 class UpstreamUser(Protocol):
@@ -77,7 +75,6 @@ class UpstreamConnection(asyncio.Protocol):
         "_writable",
         "deadline",
         "idle_since",
-        "opened_at",
         "requests",
         "user",
     )
@@ -94,7 +91,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._writable = True
         self.user: UpstreamUser | None = None
         self.requests = 0
-        self.opened_at = 0.0
         self.idle_since = 0.0
         self.deadline = 0.0
         """Coarse time, in seconds, at which the backend has been silent for too long."""
@@ -166,7 +162,6 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
         transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
-        self.opened_at = self._pool.clock.now
 
     def data_received(self, data: bytes) -> None:
         user = self.user

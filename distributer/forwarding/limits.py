@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+HIGH_WATER_BYTES = 64 * 1024
+"""How much is buffered on one side before the other is held back."""
+
 
 @dataclass(frozen=True, slots=True)
 class UpstreamLimits:

@@ -16,6 +16,7 @@ from distributer.errors import ConnectFailed, RequestError, Unroutable
 from distributer.forwarding.connection import UpstreamConnection
 from distributer.forwarding.limits import UpstreamLimits
 from distributer.model import Backend
+from distributer.tasks import end
 
 Deliver = Callable[[UpstreamConnection | RequestError], None]
 
@@ -51,11 +52,6 @@ class BackendPool:
             f"<BackendPool {self.backend.id}, open: {len(self._all)}, idle: {len(self._idle)}, "
             f"connecting: {len(self._connecting)}, waiting: {len(self._waiting)}>"
         )
-
-    @property
-    def open_connections(self) -> int:
-        """Count the connections that are open, idle ones included."""
-        return len(self._all)
 
     def idle(self) -> UpstreamConnection | None:
         """Take an idle connection, if there is one."""
@@ -116,11 +112,9 @@ class BackendPool:
 
     async def close(self) -> None:
         """Cut all connections."""
-        for task in self._connecting:
-            task.cancel()
         for connection in tuple(self._all):
             connection.abandon()
-        await asyncio.gather(*self._connecting, return_exceptions=True)
+        await end(self._connecting)
 
     def _busy(self) -> Unroutable:
         return Unroutable(

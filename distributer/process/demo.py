@@ -17,12 +17,14 @@ from distributer.config import Settings
 from distributer.control.registry import Registry
 from distributer.control.replica import CONTROL_TIMEOUT_S
 from distributer.errors import ConfigError, StartupError, StateError
+from distributer.model import bracketed
 from distributer.process.embedded import EmbeddedRedis
 from distributer.process.serve import stopping_on_signals
 from distributer.process.sockets import listen
 from distributer.process.supervisor import Supervisor
 from distributer.state.keys import Keys
 from distributer.state.redis_client import client_of, redacted
+from distributer.tasks import end
 
 BACKENDS = 4
 READY_TIMEOUT_S = 15.0
@@ -96,9 +98,7 @@ class Demo:
         tour = asyncio.create_task(self._tour(settings))
         watch = asyncio.create_task(self._watch())
         await self._interrupted.wait()
-        tour.cancel()
-        watch.cancel()
-        await asyncio.gather(tour, watch, return_exceptions=True)
+        await end([tour, watch])
 
     def _interrupt(self) -> None:
         self._interrupted.set()
@@ -138,7 +138,7 @@ class Demo:
             "admin_host": ports.host,
             "admin_port": ports.admin_port,
             "replicas": ports.replicas,
-            "backends": tuple(f"http://{_name(ports.host)}:{port}" for port in ports.backends),
+            "backends": tuple(f"http://{bracketed(ports.host)}:{port}" for port in ports.backends),
             "routing_headers": True,
             "access_log": True,
         }
@@ -158,7 +158,7 @@ class Demo:
             raise StartupError(str(error)) from error
 
     def _introduce(self, settings: Settings) -> None:
-        ports, host = self._ports, _name(self._ports.host)
+        ports, host = self._ports, bracketed(self._ports.host)
         url = f"http://{host}:{ports.port}"
         cli = f"--redis {settings.redis}" if self._embedded is not None else "…"
         lines = [
@@ -222,10 +222,6 @@ def _program() -> str:
     return os.path.relpath(path)
 
 
-def _name(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
 async def _ask(
     address: tuple[str, int], method: str, target: str, body: Mapping[str, Any] | None = None
 ) -> tuple[int, bytes]:
@@ -234,7 +230,7 @@ async def _ask(
     try:
         payload = json.dumps(body).encode() if body is not None else b""
         writer.write(
-            f"{method} {target} HTTP/1.1\r\nHost: {_name(address[0])}:{address[1]}\r\nConnection: close\r\n"
+            f"{method} {target} HTTP/1.1\r\nHost: {bracketed(address[0])}:{address[1]}\r\nConnection: close\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n".encode()
             + payload
         )

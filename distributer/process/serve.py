@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 
 from distributer.config import Settings
+from distributer.model import bracketed
 from distributer.process.supervisor import Supervisor
 
 
@@ -20,8 +21,8 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> None:
             workers = f"{settings.replicas} replica{'s' if settings.replicas > 1 else ''}"
             if supervisor.is_interrupted:
                 return
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            say(f"serving on http://{host}:{settings.port} with {workers}, {len(settings.backends)} backends")
+            where = f"http://{bracketed(settings.host)}:{settings.port}"
+            say(f"serving on {where} with {workers}, {len(settings.backends)} backends")
             await supervisor.run()
         finally:
             await supervisor.stop()

@@ -275,3 +275,8 @@ def explain(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "timed out"
     return text[:300]
+
+
+def decoded(value: bytes | str | int) -> str:
+    """Read a reply as text, whatever stands in it."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -13,7 +13,7 @@ from distributer.errors import StateError
 from distributer.model import Begun, Claim, Doubt, ItemId, Operation, Outcome, Ticket
 from distributer.state.commit import Command, GroupCommit, Reply
 from distributer.state.keys import Keys
-from distributer.state.redis_link import Link
+from distributer.state.redis_link import Link, decoded
 from distributer.state.scripts import BEGIN, DOUBTS, RESOLVE, SETTLE, Script
 
 log = logging.getLogger("distributer.state")
@@ -45,7 +45,6 @@ class RedisStore:
         self.is_degraded = True
         self.mode_since = time.time()
         self.degraded_reason = "not connected yet"
-        self.batches = 0
 
     async def start(self) -> None:
         """Connect in the background."""
@@ -92,7 +91,7 @@ class RedisStore:
         def replied(reply: Reply) -> None:
             if isinstance(reply, list) and len(reply) == 2:
                 owner, ticket = reply
-                deliver(Begun(owner.decode("utf-8", "replace") or None, Ticket(ticket) if ticket else None))
+                deliver(Begun(decoded(owner) or None, Ticket(ticket) if ticket else None))
             else:
                 error = _as_error(reply)
                 # Whether it took effect is not known. If it did, nothing was sent for it: give the claim back.
@@ -122,7 +121,7 @@ class RedisStore:
         reply = await self._ask(DOUBTS, (self._keys.sticky, self._keys.claims), (cursor, DOUBTS_PAGE))
         next_cursor, rows = reply
         found = [
-            Doubt(ItemId(_text(item)), _text(owner) or None, int(version))
+            Doubt(ItemId(decoded(item)), decoded(owner) or None, int(version))
             for item, owner, version in zip(rows[0::3], rows[1::3], rows[2::3], strict=True)
         ]
         return int(next_cursor), found
@@ -146,7 +145,6 @@ class RedisStore:
         if not self._link.is_up:
             self._commit.settle(batch, StateError(self.degraded_reason))
             return
-        self.batches += 1
 
         def replied(replies: Sequence[Reply] | StateError) -> None:
             error = self._commit.settle(batch, replies)
@@ -231,7 +229,3 @@ def _as_error(reply: Reply) -> StateError:
     if isinstance(reply, StateError):
         return reply
     return StateError(f"Redis refused: {reply!s:.200}")
-
-
-def _text(value: bytes | str | int) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -114,8 +114,10 @@ class RequestHead:
                 self.forwarded.append((lowered, value))
         if self.host is None and is_http11:
             raise ClientError("no Host field")
-        if connection is not None and (named_away := self._read_connection(connection)):
-            lines = [line for line in lines if line.partition(b":")[0].lower() not in named_away]
+        if connection is not None:
+            self.keep_alive, named_away = _read_connection(connection, self.keep_alive)
+            if named_away:
+                lines = [line for line in lines if line.partition(b":")[0].lower() not in named_away]
         self.fields = b"".join(lines)
 
     def __repr__(self) -> str:
@@ -126,18 +128,10 @@ class RequestHead:
         """Whether sending it twice has the effect of sending it once (RFC 9110 section 9.2.2)."""
         return self.method in IDEMPOTENT
 
-    def _read_connection(self, value: bytes) -> set[bytes]:
-        tokens = _tokens(value)
-        if b"close" in tokens:
-            self.keep_alive = False
-        elif b"keep-alive" in tokens:
-            self.keep_alive = True
-        return tokens - _NOT_NAMED_AWAY
-
     def _read_length(self, value: bytes) -> None:
         if self.framing is not Framing.NONE:
             raise ClientError("the length of the body is given more than once")
-        if not value.isdigit() or len(value) > 18:
+        if not _is_length(value):
             raise ClientError("Content-Length is not a number of bytes")
         self.framing = Framing.LENGTH
         self.content_length = int(value)
@@ -156,8 +150,19 @@ _NOT_NAMED_AWAY = PROTECTED | {b"close", b"keep-alive", b"upgrade", b"te", b"htt
 _SPECIAL = HOP_BY_HOP | UNTRUSTED | {b"host", b"content-length", b"expect", b"x-request-id", b"http2-settings"}
 
 
-def _tokens(value: bytes) -> set[bytes]:
-    return {token.strip(b" \t").lower() for token in value.split(b",")}
+def _read_connection(value: bytes, keep_alive: bool) -> tuple[bool, set[bytes]]:
+    """Read all Connection fields, joined: whether to keep the connection, and which fields stop here."""
+    tokens = {token.strip(b" \t").lower() for token in value.split(b",")}
+    if b"close" in tokens:
+        keep_alive = False
+    elif b"keep-alive" in tokens:
+        keep_alive = True
+    return keep_alive, tokens - _NOT_NAMED_AWAY
+
+
+def _is_length(value: bytes) -> bool:
+    """Whether it is a number of bytes, and one that means something."""
+    return value.isdigit() and len(value) <= 18
 
 
 def is_sound_request_id(value: bytes) -> bool:
@@ -236,16 +241,12 @@ class ResponseHead:
         if chunked and length is not None:
             raise ValueError("both Content-Length and Transfer-Encoding")
         if length is not None:
-            if not length.isdigit() or len(length) > 18:
+            if not _is_length(length):
                 raise ValueError("Content-Length is not a number of bytes")
             self.content_length = int(length)
         if connection is not None:
-            tokens = _tokens(connection)
-            if b"close" in tokens:
-                self.keep_alive = False
-            elif b"keep-alive" in tokens:
-                self.keep_alive = True
-            if named_away := tokens - _NOT_NAMED_AWAY:
+            self.keep_alive, named_away = _read_connection(connection, self.keep_alive)
+            if named_away:
                 kept = [field for field in kept if field[0].lower() not in named_away]
         self.headers = kept
         if answers_head or status in (204, 304) or status < 200:

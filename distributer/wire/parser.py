@@ -6,6 +6,7 @@ raises one error, whatever layer of llhttp found it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 import httptools
@@ -33,7 +34,7 @@ class ResponseSink(Protocol):
     def response_finished(self) -> None: ...
 
 
-class _Parser:
+class _Parser(ABC):
     """What both parsers share: the bound on heads, and on all else that llhttp holds back.
 
     Without a bound, a head, a trailer section or a chunk extension that never ends would fill the memory.
@@ -67,8 +68,9 @@ class _Parser:
         if size > MAX_HEAD_BYTES:
             raise self._too_large()
 
+    @abstractmethod
     def _too_large(self) -> Exception:
-        raise NotImplementedError
+        """Say it to whoever sent it."""
 
 
 class RequestParser(_Parser):

@@ -19,6 +19,7 @@ import pytest
 
 from backend.servers import BackendServers, ServersError, restart_delay_s
 from tests.support.ports import free_port, free_port_row
+from tests.support.processes import accepts
 from tests.support.waiting import wait_until
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "run_servers.py"
@@ -168,14 +169,6 @@ def test_a_second_ctrl_c_does_not_wait_for_requests(run: Callable[..., Run]) -> 
         servers.script.send_signal(signal.SIGINT)
         # Sooner than the 10 s of the first one.
         assert servers.end(timeout_s=5) == (0, "")
-
-
-def accepts(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 def answers_healthz(port: int) -> bool:
