@@ -21,7 +21,7 @@ from distributer.errors import ClientError, DistributerError, RequestError
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.exchange import Exchange
 from distributer.forwarding.limits import HIGH_WATER_BYTES
-from distributer.wire.head import Field, Framing, RequestHead, ResponseHead, origin_fields
+from distributer.wire.head import Field, Framing, RequestHead, RequestSection, ResponseHead, origin_fields
 from distributer.wire.problem import problem
 
 Message = MutableMapping[str, Any]
@@ -125,8 +125,7 @@ def head_of(scope: Scope) -> RequestHead:
     head = RequestHead(
         scope["method"].encode("latin-1"),
         raw_path + b"?" + query if query else raw_path,
-        headers,
-        is_http11=version != "1.0",
+        RequestSection.of(headers, is_http11=version != "1.0"),
     )
     if head.framing is Framing.NONE and version not in ("1.0", "1.1") and head.method in (b"POST", b"PUT", b"PATCH"):
         head.framing = Framing.CHUNKED  # their framing is not the message's

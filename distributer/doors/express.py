@@ -17,7 +17,8 @@ from distributer.errors import ClientError, ConfigError, RequestError
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.exchange import Exchange
 from distributer.forwarding.limits import HIGH_WATER_BYTES
-from distributer.wire.head import LAST_CHUNK, Framing, RequestHead, ResponseHead, chunk, downstream_head, origin_fields
+from distributer.wire.body import LAST_CHUNK, chunk
+from distributer.wire.head import Framing, RequestHead, ResponseHead, downstream_head, origin_fields
 from distributer.wire.parser import RequestParser
 from distributer.wire.problem import problem
 

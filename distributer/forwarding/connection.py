@@ -176,7 +176,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail(UpstreamError(f"{self._pool.backend.url} sent a malformed answer: {error}", sent=True))
         if self.user is not None:
             self.deadline = self._pool.clock.now + self._pool.limits.idle_timeout_s
-        elif self._is_reusable and self._parser.is_between_messages and self.is_open:
+        elif self._is_reusable and self.is_open:
             # Only now, with all bytes looked at: those of the next exchange must not meet leftovers of this one.
             self._is_reusable = False
             self.resume_reading()

@@ -39,7 +39,8 @@ from distributer.model import Backend, Begun, Claim, ItemId, Operation, Outcome,
 from distributer.routing.claim import outcome_of
 from distributer.routing.item import FindOwner, Rotate, TakeClaim, need_of
 from distributer.routing.route import Decision, Reason, Route, TakeTicket, choose_by_owner, choose_by_ticket
-from distributer.wire.head import LAST_CHUNK, Framing, RequestHead, ResponseHead, chunk, upstream_head
+from distributer.wire.body import LAST_CHUNK, chunk
+from distributer.wire.head import Field, Framing, RequestHead, ResponseHead, upstream_head
 
 KEPT_BODY_BYTES = 64 * 1024
 """How much of a request's body is kept to be sent again, and is taken before there is a connection."""
@@ -383,7 +384,7 @@ class Exchange:
         core = self._core
         core.note_reached(route.backend)
         if core.options.routing_headers:
-            self._add_routing_headers(head, route)
+            head = head.with_fields(_routing_headers(route))
         claim = self._claim
         if claim is None:
             self._downstream.start(head)
@@ -471,12 +472,6 @@ class Exchange:
 
     # The ends.
 
-    def _add_routing_headers(self, head: ResponseHead, route: Route) -> None:
-        head.headers.append((b"X-Distributer-Backend", route.backend.url.encode()))
-        head.headers.append((b"X-Distributer-Route", route.reason.value.encode()))
-        if route.ticket is not None:
-            head.headers.append((b"X-Distributer-Ticket", b"%d" % route.ticket))
-
     def _leave_backend(self) -> bool:
         """Wait for no connection any more, and cut the one there is. Return whether anything may have been sent."""
         if self._waiter is not None:
@@ -530,3 +525,13 @@ class Exchange:
         self._drop_claim()
         if self._core.on_answer is not None:
             self._core.on_answer(self, status)
+
+
+def _routing_headers(route: Route) -> list[Field]:
+    fields = [
+        (b"X-Distributer-Backend", route.backend.url.encode()),
+        (b"X-Distributer-Route", route.reason.value.encode()),
+    ]
+    if route.ticket is not None:
+        fields.append((b"X-Distributer-Ticket", b"%d" % route.ticket))
+    return fields

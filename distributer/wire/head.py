@@ -1,16 +1,17 @@
 """Request and response heads: what is read of them, what is forwarded, and what is left out.
 
-A head is forwarded as it came, in its order, with its spelling and its repeated fields, minus what speaks of one
-connection only (RFC 9110 section 7.6.1) and plus what tells the backend about the client. Doors hand over lists of raw
-(name, value) pairs; nothing is decoded.
+A head is forwarded as it came, line for line, minus what speaks of one connection only (RFC 9110 section 7.6.1) and
+plus what tells the backend about the client. Heads and their sections are immutable once read: the parsers keep the
+last one of each connection, since the next message's is most often the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from enum import IntEnum
 
 from distributer.errors import ClientError
+from distributer.wire.grammar import ABSOLUTE_FORM, CRLF, FIELDS, HOST, ORIGIN_FORM, why_no_fields
 
 Field = tuple[bytes, bytes]
 
@@ -51,82 +52,98 @@ class Framing(IntEnum):
     UNTIL_CLOSE = 3  # responses only
 
 
-class RequestHead:
-    """A request's head, as far as forwarding must know it.
+class RequestSection:
+    """The header section of a request.
 
-    `fields` holds the end-to-end fields, serialised as they came. `request_id` is the client's if it is sound, else
-    None. The `forwarded_*` values are those the client sent, to be believed only from a trusted proxy.
+    `lines` holds the end-to-end fields, serialised as they came. `request_id` is the client's if it is sound, else
+    None. `forwarded` are the fields about the client's origin, to be believed only from a trusted proxy. `upgrade` is
+    the protocols that the client offers to change to.
     """
 
     __slots__ = (
         "content_length",
         "expects_continue",
-        "fields",
         "forwarded",
         "framing",
         "host",
         "is_http11",
         "keep_alive",
-        "method",
+        "lines",
+        "raw",
         "request_id",
-        "target",
+        "takes_trailers",
+        "tell",
+        "upgrade",
     )
 
-    def __init__(self, method: bytes, target: bytes, headers: Sequence[Field], *, is_http11: bool = True) -> None:
-        """Read a head. Raises ClientError if it is ambiguous or breaks HTTP."""
-        self.method = method
-        self.target = target
+    def __init__(self, raw: bytes, *, is_http11: bool = True) -> None:
+        """Read a section: its lines, each with its CRLF. Raises ClientError if it is ambiguous or breaks HTTP."""
+        if FIELDS.fullmatch(raw) is None:
+            raise ClientError(why_no_fields(raw))
+        self.raw = raw
         self.is_http11 = is_http11
         self.keep_alive = is_http11
         self.expects_continue = False
         self.framing = Framing.NONE
         self.content_length = 0
-        self.host: bytes | None = None
         self.request_id: bytes | None = None
         self.forwarded: list[Field] = []
-        lines: list[bytes] = []
-        special = _SPECIAL
+        self.takes_trailers = False
+        self.upgrade: bytes | None = None
+        self.tell: tuple[bytes, bytes] | None = None
+        kept: list[bytes] = []
+        host: bytes | None = None
         connection: bytes | None = None
-        for name, value in headers:
-            lowered = name.lower()
-            if lowered not in special:
-                lines.append(b"%b: %b\r\n" % (name, value))
-            elif lowered == b"host":
-                if self.host is not None:
+        offered: bytes | None = None
+        special = _SPECIAL
+        for line in raw[:-2].split(CRLF) if raw else ():
+            name, _, value = line.partition(b":")
+            name = name.lower()
+            if name not in special:
+                kept.append(line)
+                continue
+            value = value.strip(b" \t")
+            if name == b"host":
+                if host is not None:
                     raise ClientError("more than one Host field")
-                self.host = value
-                lines.append(b"%b: %b\r\n" % (name, value))
-            elif lowered == b"connection":
+                if HOST.fullmatch(value) is None:
+                    raise ClientError("Host is not a host, or a host and a port")
+                host = value
+                kept.append(line)
+            elif name == b"connection":
                 connection = value if connection is None else b"%b,%b" % (connection, value)
-            elif lowered == b"content-length":
-                self._read_length(value.strip(b" \t"))
-                lines.append(b"%b: %b\r\n" % (name, value))
-            elif lowered == b"transfer-encoding":
-                self._read_coding(value.rstrip(b" "))  # as llhttp does: it takes no tab
-            elif lowered == b"x-request-id":
+            elif name == b"content-length":
+                self._read_length(value)
+                kept.append(line)
+            elif name == b"transfer-encoding":
+                self._read_coding(value)
+            elif name == b"x-request-id":
                 if self.request_id is None and is_sound_request_id(value):
                     self.request_id = value
-            elif lowered == b"expect":
-                if value.strip(b" \t").lower() == b"100-continue" and is_http11:
-                    self.expects_continue = True
-                    lines.append(b"%b: %b\r\n" % (name, value))
-            elif lowered in UNTRUSTED:
-                self.forwarded.append((lowered, value))
-        if self.host is None and is_http11:
+            elif name == b"expect":
+                if self._read_expect(value):
+                    kept.append(line)
+            elif name == b"te":
+                self.takes_trailers |= b"trailers" in _tokens(value) and is_http11
+            elif name == b"upgrade":
+                offered = value if offered is None else b"%b, %b" % (offered, value)
+            elif name in UNTRUSTED:
+                self.forwarded.append((name, value))
+        if host is None and is_http11:
             raise ClientError("no Host field")
+        self.host = host
         if connection is not None:
-            self.keep_alive, named_away = _read_connection(connection, self.keep_alive)
-            if named_away:
-                lines = [line for line in lines if line.partition(b":")[0].lower() not in named_away]
-        self.fields = b"".join(lines)
+            tokens = _tokens(connection)
+            self.keep_alive = _keeps_alive(tokens, default=is_http11)
+            if is_http11 and b"upgrade" in tokens:
+                self.upgrade = offered
+            kept = _without(kept, tokens - _NOT_NAMED_AWAY)
+        self.lines = b"".join([b"%b\r\n" % line for line in kept])
 
-    def __repr__(self) -> str:
-        return f"<RequestHead {self.method!r} {self.target!r} {self.framing.name}>"
-
-    @property
-    def is_idempotent(self) -> bool:
-        """Whether sending it twice has the effect of sending it once (RFC 9110 section 9.2.2)."""
-        return self.method in IDEMPOTENT
+    @classmethod
+    def of(cls, fields: Iterable[Field], *, is_http11: bool = True) -> RequestSection:
+        """Read fields that a server in front has taken apart."""
+        return cls(_serialised(fields), is_http11=is_http11)
 
     def _read_length(self, value: bytes) -> None:
         if self.framing is not Framing.NONE:
@@ -145,24 +162,126 @@ class RequestHead:
             raise ClientError("chunked in an HTTP/1.0 request")
         self.framing = Framing.CHUNKED
 
+    def _read_expect(self, value: bytes) -> bool:
+        """Whether to pass it on. An HTTP/1.0 client's means nothing (RFC 9110 section 10.1.1)."""
+        if not self.is_http11:
+            return False
+        if value.lower() != b"100-continue":
+            raise ClientError("Expect is not 100-continue", 417, "Expectation failed")
+        self.expects_continue = True
+        return True
+
+
+class RequestHead:
+    """A request's head: its line, and its header section.
+
+    `target` is what the backend is asked for: a path with its query, or `*`. `host` is None only for an HTTP/1.0
+    request that named none.
+    """
+
+    __slots__ = ("framing", "is_http11", "keep_alive", "method", "request_id", "section", "target")
+
+    def __init__(self, method: bytes, target: bytes, section: RequestSection) -> None:
+        """Put the head together. Raises ClientError if the target is none, or not one for this method."""
+        if target[:1] != b"/" or b"#" in target:
+            target, section = _read_target(method, target, section)
+        self.method = method
+        self.target = target
+        self.section = section
+        self.is_http11 = section.is_http11
+        self.framing = section.framing
+        self.keep_alive = section.keep_alive
+        self.request_id = section.request_id
+
+    def __repr__(self) -> str:
+        return f"<RequestHead {self.method!r} {self.target!r} {self.framing.name}>"
+
+    @property
+    def is_idempotent(self) -> bool:
+        """Whether sending it twice has the effect of sending it once (RFC 9110 section 9.2.2)."""
+        return self.method in IDEMPOTENT
+
+    @property
+    def host(self) -> bytes | None:
+        """The host that the client asks, as it spelled it."""
+        return self.section.host
+
+    @property
+    def content_length(self) -> int:
+        """The body's length in bytes, if its framing is LENGTH."""
+        return self.section.content_length
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client waits for a 100 before it sends the body."""
+        return self.section.expects_continue
+
+    @property
+    def upgrade(self) -> bytes | None:
+        """The protocols that the client offers to change to."""
+        return self.section.upgrade
+
+    @property
+    def takes_trailers(self) -> bool:
+        """Whether the client understands trailers (RFC 9110 section 6.5.1)."""
+        return self.section.takes_trailers
+
+
+def _read_target(method: bytes, target: bytes, section: RequestSection) -> tuple[bytes, RequestSection]:
+    """Read a target in another form than the usual one (RFC 9112 section 3.2). Raises ClientError."""
+    if target == b"*":
+        if method != b"OPTIONS":
+            raise ClientError("the target * is for OPTIONS only")
+        return target, section
+    if method == b"CONNECT":
+        return target, section  # whose target is an authority; it is the door that refuses the method
+    if ORIGIN_FORM.match(target) is not None:
+        raise ClientError("a fragment in the target")
+    absolute = ABSOLUTE_FORM.fullmatch(target)
+    if absolute is None:
+        raise ClientError("a target that is neither a path nor an http:// URL")
+    authority, path = absolute.groups()
+    if HOST.fullmatch(authority) is None or authority[:1] == b":":
+        raise ClientError("a target whose authority is not a host, or a host and a port")
+    # Section 3.2.2: what Host says does not count beside it, and the backend is sent the other.
+    section = RequestSection(_with_host(section.raw, authority), is_http11=section.is_http11)
+    if not path:
+        path = b"*" if method == b"OPTIONS" else b"/"
+    return path if path[:1] in b"/*" else b"/" + path, section
+
+
+def _with_host(raw: bytes, authority: bytes) -> bytes:
+    lines = [line for line in raw.split(CRLF) if line.partition(b":")[0].lower() != b"host"]
+    return CRLF.join([b"Host: " + authority, *lines])
+
 
 _NOT_NAMED_AWAY = PROTECTED | {b"close", b"keep-alive", b"upgrade", b"te", b"http2-settings", b""}
 _SPECIAL = HOP_BY_HOP | UNTRUSTED | {b"host", b"content-length", b"expect", b"x-request-id", b"http2-settings"}
 
 
-def _read_connection(value: bytes, keep_alive: bool) -> tuple[bool, set[bytes]]:
-    """Read all Connection fields, joined: whether to keep the connection, and which fields stop here."""
-    tokens = {token.strip(b" \t").lower() for token in value.split(b",")}
+def _tokens(value: bytes) -> set[bytes]:
+    return {token.strip(b" \t").lower() for token in value.split(b",")}
+
+
+def _keeps_alive(tokens: set[bytes], *, default: bool) -> bool:
     if b"close" in tokens:
-        keep_alive = False
-    elif b"keep-alive" in tokens:
-        keep_alive = True
-    return keep_alive, tokens - _NOT_NAMED_AWAY
+        return False
+    return default or b"keep-alive" in tokens
+
+
+def _without(lines: list[bytes], names: set[bytes]) -> list[bytes]:
+    if not names:
+        return lines
+    return [line for line in lines if line.partition(b":")[0].lower() not in names]
 
 
 def _is_length(value: bytes) -> bool:
     """Whether it is a number of bytes, and one that means something."""
     return value.isdigit() and len(value) <= 18
+
+
+def _serialised(fields: Iterable[Field]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
 def is_sound_request_id(value: bytes) -> bool:
@@ -176,16 +295,29 @@ def upstream_head(head: RequestHead, authority: bytes, origin_fields: bytes, req
     `authority` stands in for a Host that an HTTP/1.0 client did not send; `origin_fields` are the lines that tell about
     the client (`origin_fields`), ready made; `request_id` is the client's or a new one.
     """
-    host = head.host
-    return b"%b %b HTTP/1.1\r\n%b%b%bX-Forwarded-Host: %b\r\nX-Request-ID: %b\r\n%b\r\n" % (
+    section = head.section
+    told = section.tell
+    if told is None or told[0] is not origin_fields:
+        section.tell = told = (origin_fields, _told(section, origin_fields))
+    if section.host is not None:
+        return b"%b %b HTTP/1.1\r\n%bX-Request-ID: %b\r\n\r\n" % (head.method, head.target, told[1], request_id)
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%bX-Request-ID: %b\r\n\r\n" % (
         head.method,
         head.target,
-        b"" if host is not None else b"Host: %b\r\n" % authority,
-        head.fields,
-        origin_fields,
-        host if host is not None else authority,
+        authority,
+        told[1],
         request_id,
-        b"Transfer-Encoding: chunked\r\n" if head.framing is Framing.CHUNKED else b"",
+    )
+
+
+def _told(section: RequestSection, origin_fields: bytes) -> bytes:
+    """Put together what a backend is told with each request that has this section."""
+    return b"%b%b%b%b%b" % (
+        section.lines,
+        origin_fields,
+        b"X-Forwarded-Host: %b\r\n" % section.host if section.host is not None else b"",
+        b"Transfer-Encoding: chunked\r\n" if section.framing is Framing.CHUNKED else b"",
+        b"Connection: TE\r\nTE: trailers\r\n" if section.takes_trailers else b"",
     )
 
 
@@ -198,46 +330,56 @@ def origin_fields(client_host: bytes, scheme: bytes, version: bytes = b"1.1") ->
 
 
 class ResponseHead:
-    """A response's head: `headers` are the end-to-end fields in their order and spelling."""
+    """A response's head: `lines` are the end-to-end fields, serialised as they came."""
 
-    __slots__ = ("content_length", "framing", "headers", "keep_alive", "reason", "status")
+    __slots__ = ("_headers", "_wire", "content_length", "framing", "keep_alive", "lines", "reason", "status")
 
     def __init__(
         self,
         status: int,
         reason: bytes,
-        headers: Iterable[Field],
+        section: bytes,
         *,
         is_http11: bool = True,
         answers_head: bool = False,
     ) -> None:
-        """Read a head. Raises ValueError, saying why, if the message's length is ambiguous (RFC 9112 section 6.3)."""
+        """Read a head. Raises ValueError, saying why, if it breaks HTTP or the message's length is ambiguous.
+
+        RFC 9112 section 6.3.
+        """
+        if FIELDS.fullmatch(section) is None:
+            raise ValueError(why_no_fields(section))
         if not 100 <= status <= 599:
             raise ValueError(f"{status} is not an HTTP status")  # RFC 9110 section 15: to be treated as a 5xx
         self.status = status
         self.reason = reason
         self.keep_alive = is_http11
         self.content_length = 0
-        kept: list[Field] = []
+        self._headers: list[Field] | None = None
+        self._wire: bytes | None = None
+        kept: list[bytes] = []
         connection: bytes | None = None
         length: bytes | None = None
         chunked = False
-        for field in headers:
-            lowered = field[0].lower()
-            if lowered not in _RESPONSE_SPECIAL:
-                kept.append(field)
-            elif lowered == b"content-length":
+        for line in section[:-2].split(CRLF) if section else ():
+            name, _, value = line.partition(b":")
+            name = name.lower()
+            if name not in _RESPONSE_SPECIAL:
+                kept.append(line)
+                continue
+            value = value.strip(b" \t")
+            if name == b"content-length":
                 if length is not None:
                     raise ValueError("more than one Content-Length")
-                length = field[1].strip(b" \t")
+                length = value
                 if status >= 200 and status != 204:  # RFC 9110 section 8.6: no message of those may have one
-                    kept.append(field)
-            elif lowered == b"transfer-encoding":
-                if chunked or field[1].rstrip(b" ").lower() != b"chunked" or not is_http11:
+                    kept.append(line)
+            elif name == b"transfer-encoding":
+                if chunked or value.lower() != b"chunked" or not is_http11:
                     raise ValueError("a transfer coding other than chunked")
                 chunked = True
-            elif lowered == b"connection":
-                connection = field[1] if connection is None else b"%b,%b" % (connection, field[1])
+            elif name == b"connection":
+                connection = value if connection is None else b"%b,%b" % (connection, value)
         if chunked and length is not None:
             raise ValueError("both Content-Length and Transfer-Encoding")
         if length is not None:
@@ -245,10 +387,10 @@ class ResponseHead:
                 raise ValueError("Content-Length is not a number of bytes")
             self.content_length = int(length)
         if connection is not None:
-            self.keep_alive, named_away = _read_connection(connection, self.keep_alive)
-            if named_away:
-                kept = [field for field in kept if field[0].lower() not in named_away]
-        self.headers = kept
+            tokens = _tokens(connection)
+            self.keep_alive = _keeps_alive(tokens, default=is_http11)
+            kept = _without(kept, tokens - _NOT_NAMED_AWAY)
+        self.lines = b"".join([b"%b\r\n" % line for line in kept])
         if answers_head or status in (204, 304) or status < 200:
             self.framing = Framing.NONE
         elif chunked:
@@ -262,6 +404,37 @@ class ResponseHead:
     def __repr__(self) -> str:
         return f"<ResponseHead {self.status} {self.framing.name}>"
 
+    @classmethod
+    def of(
+        cls,
+        status: int,
+        reason: bytes,
+        fields: Iterable[Field],
+        *,
+        is_http11: bool = True,
+        answers_head: bool = False,
+    ) -> ResponseHead:
+        """Make a head of fields that are apart."""
+        return cls(status, reason, _serialised(fields), is_http11=is_http11, answers_head=answers_head)
+
+    @property
+    def headers(self) -> list[Field]:
+        """The end-to-end fields as pairs, in their order and spelling."""
+        headers = self._headers
+        if headers is None:
+            parts = [line.partition(b":") for line in self.lines[:-2].split(CRLF)] if self.lines else []
+            headers = self._headers = [(name, value.strip(b" \t")) for name, _, value in parts]
+        return headers
+
+    def with_fields(self, fields: Iterable[Field]) -> ResponseHead:
+        """Return the head with these fields behind its own."""
+        head = ResponseHead.__new__(ResponseHead)
+        for name in ("status", "reason", "framing", "content_length", "keep_alive"):
+            setattr(head, name, getattr(self, name))
+        head.lines = self.lines + _serialised(fields)
+        head._headers = head._wire = None
+        return head
+
 
 _RESPONSE_SPECIAL = HOP_BY_HOP - {b"proxy-authenticate", b"proxy-authorization"} | {b"content-length"}
 
@@ -271,21 +444,24 @@ def downstream_head(head: ResponseHead, *, is_http11: bool, keep_alive: bool) ->
 
     A body of unknown length is chunked for HTTP/1.1, and ended by closing for HTTP/1.0, which must not `keep_alive`.
     """
-    lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
-    lines += [b"%b: %b\r\n" % field for field in head.headers]
-    if head.framing >= Framing.CHUNKED and is_http11:
-        lines.append(b"Transfer-Encoding: chunked\r\n")
+    if is_http11 and keep_alive:
+        wire = head._wire
+        if wire is None:
+            wire = head._wire = _wire(head, is_http11, keep_alive)
+        return wire
+    return _wire(head, is_http11, keep_alive)
+
+
+def _wire(head: ResponseHead, is_http11: bool, keep_alive: bool) -> bytes:
+    connection = b""
     if not keep_alive:
-        lines.append(b"Connection: close\r\n")
+        connection = b"Connection: close\r\n"
     elif not is_http11:
-        lines.append(b"Connection: keep-alive\r\n")
-    lines.append(b"\r\n")
-    return b"".join(lines)
-
-
-def chunk(data: bytes) -> bytes:
-    """Frame data as one chunk (RFC 9112 section 7.1). Data is never empty: that would end the body."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-LAST_CHUNK = b"0\r\n\r\n"
+        connection = b"Connection: keep-alive\r\n"
+    return b"HTTP/1.1 %d %b\r\n%b%b%b\r\n" % (
+        head.status,
+        head.reason,
+        head.lines,
+        b"Transfer-Encoding: chunked\r\n" if head.framing >= Framing.CHUNKED and is_http11 else b"",
+        connection,
+    )

@@ -1,21 +1,48 @@
-"""httptools callbacks → events. The one place that knows httptools.
+"""Bytes → events: requests of a client, responses of a backend.
 
-A parser feeds bytes to llhttp and hands complete events to its sink: a head, body bytes, the end. What breaks HTTP
-raises one error, whatever layer of llhttp found it.
+    HEAD ──blank line──► BODY ──its end──► HEAD …        framing by length, chunked, or until close
+
+Written for two ends. Strict: what the grammar of the RFCs does not derive is refused, and nothing is guessed. Fast: a
+head is cut out with one search and checked with one regular expression; and when its fields are those of the message
+before on the same connection, byte for byte, what was read of them then holds again, and is used again.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Any, Protocol
-
-import httptools
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
 
 from distributer.errors import ClientError
-from distributer.wire.head import Field, Framing, RequestHead, ResponseHead
+from distributer.wire.body import ChunkedBody
+from distributer.wire.grammar import (
+    CRLF,
+    END_OF_HEAD,
+    REQUEST_LINE,
+    STATUS_LINE,
+    illegal_byte,
+    why_no_request_line,
+)
+from distributer.wire.head import Framing, RequestHead, RequestSection, ResponseHead
 
-MAX_HEAD_BYTES = 64 * 1024
-"""The largest head: nginx takes 32 KiB, HAProxy 16 KiB, Envoy 60 KiB, uvicorn with h11 64 KiB."""
+MAX_REMEMBERED_BYTES = 4 * 1024
+"""The largest header section that is kept for the next message: thousands of connections may each keep one."""
+MAX_INTERIM = 32
+"""How many 1xx may come before an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadLimits:
+    """Bounds on a head, in bytes and fields."""
+
+    max_head_bytes: int = 32 * 1024
+    max_fields: int = 100
+    max_target_bytes: int = 8 * 1024
+
+
+HEAD_LIMITS = HeadLimits()
+RESPONSE_LIMITS = HeadLimits(max_head_bytes=64 * 1024, max_fields=400)
+"""Backends are trusted further than clients are."""
 
 
 class RequestSink(Protocol):
@@ -34,56 +61,35 @@ class ResponseSink(Protocol):
     def response_finished(self) -> None: ...
 
 
-class _Parser(ABC):
-    """What both parsers share: the bound on heads, and on all else that llhttp holds back.
-
-    Without a bound, a head, a trailer section or a chunk extension that never ends would fill the memory.
-    """
-
-    __slots__ = ("_at_most", "_fed", "_headers", "_is_quiet", "_parser", "_quiet_bytes")
-
-    def __init__(self, parser: Any) -> None:
-        self._parser = parser
-        self._headers: list[Field] = []
-        self._fed = 0
-        self._at_most = 0  # what has come of the present head, and possibly a little before it
-        self._is_quiet = False  # no event yet in this feed
-        self._quiet_bytes = 0  # fed since the last event
-
-    def _parse(self, data: bytes) -> None:
-        self._fed = size = len(data)
-        self._at_most += size
-        self._is_quiet = True
-        self._parser.feed_data(data)
-        if not self._is_quiet:
-            self._quiet_bytes = 0
-        elif (quiet_bytes := self._quiet_bytes + size) > MAX_HEAD_BYTES:
-            raise self._too_large()
-        else:
-            self._quiet_bytes = quiet_bytes
-
-    def _check_size(self, first_line: bytes) -> None:
-        """Refuse a head that is too large, the same one however it was split."""
-        size = len(first_line) + sum(len(name) + len(value) + len(b": \r\n") for name, value in self._headers)
-        if size > MAX_HEAD_BYTES:
-            raise self._too_large()
-
-    @abstractmethod
-    def _too_large(self) -> Exception:
-        """Say it to whoever sent it."""
+class _State(IntEnum):
+    HEAD = 0
+    LENGTH = 1
+    CHUNKED = 2
+    UNTIL_CLOSE = 3
+    ENDED = 4  # responses: nothing more is expected
 
 
-class RequestParser(_Parser):
+class RequestParser:
     """Requests of one client connection. After an error it is of no more use."""
 
-    __slots__ = ("_body_of", "_is_resumed", "_sink", "_target")
+    __slots__ = ("_chunks", "_is_line_sound", "_kept", "_left", "_limits", "_section", "_sink", "_state", "trailers")
 
-    def __init__(self, sink: RequestSink) -> None:
-        super().__init__(httptools.HttpRequestParser(self))
+    def __init__(self, sink: RequestSink, limits: HeadLimits = HEAD_LIMITS) -> None:
+        self.trailers = b""
+        """The trailer section of the request that has just finished, serialised."""
         self._sink = sink
-        self._target = b""
-        self._body_of: RequestHead | None = None
-        self._is_resumed = False
+        self._limits = limits
+        self._state = _State.HEAD
+        self._kept = b""  # of a head that is not complete
+        self._is_line_sound = False
+        self._section: RequestSection | None = None
+        self._left = 0
+        self._chunks: ChunkedBody | None = None
+
+    @property
+    def is_between_messages(self) -> bool:
+        """Whether nothing of a further request has come."""
+        return self._state is _State.HEAD and not self._kept
 
     def feed(self, data: bytes) -> bytes | None:
         """Parse bytes. Raises ClientError.
@@ -92,164 +98,261 @@ class RequestParser(_Parser):
         behind it: what they are depends on the answer.
         """
         while True:
-            try:
-                self._parse(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                rest = data[upgrade.args[0] :]
-            except httptools.HttpParserCallbackError as error:
-                raise error.__context__ or error from None  # what the callback raised
-            except httptools.HttpParserError as error:
-                raise ClientError(f"not HTTP/1.1: {error}") from error
+            state = self._state
+            if state is _State.HEAD:
+                checked = len(self._kept)
+                if checked:
+                    data, self._kept = self._kept + data, b""
+                elif data[:2] == CRLF:
+                    data = data[2:]  # RFC 9112 section 2.2: an old client's, behind the body before
+                end = data.find(END_OF_HEAD, max(checked - 3, 0), self._limits.max_head_bytes)
+                if end < 0:
+                    self._keep(data, checked)
+                    return None
+                head = self._read_head(data, end)
+                data = data[end + 4 :]
+                self._sink.request_started(head)
+                if head.framing is Framing.NONE:
+                    self._sink.request_finished()
+                    if head.section.upgrade is not None or head.method == b"CONNECT":
+                        return data
+                elif head.framing is Framing.LENGTH:
+                    self._left = head.section.content_length
+                    self._state = _State.LENGTH
+                    if not self._left:
+                        self._finish()
+                else:
+                    self._chunks = ChunkedBody()
+                    self._state = _State.CHUNKED
+            elif state is _State.LENGTH:
+                left = self._left
+                if len(data) < left:
+                    self._left = left - len(data)
+                    if data:
+                        self._sink.request_data(data)
+                    return None
+                self._sink.request_data(data if len(data) == left else data[:left])
+                data = data[left:]
+                self._finish()
             else:
+                assert self._chunks is not None
+                try:
+                    rest = self._chunks.feed(data, self._sink.request_data)
+                except ValueError as error:
+                    raise ClientError(str(error)) from error
+                if rest is None:
+                    return None
+                data = rest
+                self.trailers = self._chunks.trailers
+                self._chunks = None
+                self._finish()
+                self.trailers = b""
+            if not data:
                 return None
-            if self._body_of is None:
-                return rest
-            data = self._resume(self._body_of) + rest
 
-    def _resume(self, head: RequestHead) -> bytes:
-        """Go on with the body of a request that asks for another protocol, behind the head that is returned.
+    def _finish(self) -> None:
+        self._state = _State.HEAD
+        self._sink.request_finished()
 
-        Whoever does not switch reads it as any other (RFC 9110 section 7.8; Java's client offers h2c with each first
-        request), but httptools takes such a message to end with its head. So the body is parsed behind another head,
-        that says no more than how long it is.
-        """
-        self._is_resumed = True
-        is_chunked = head.framing is Framing.CHUNKED
-        framing = b"Transfer-Encoding: chunked" if is_chunked else b"Content-Length: %d" % head.content_length
-        return b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing
+    def _read_head(self, data: bytes, end: int) -> RequestHead:
+        line_end = data.find(CRLF)
+        found = REQUEST_LINE.fullmatch(data, 0, line_end)
+        if found is None:
+            self._check_line(data[:line_end])
+        assert found is not None
+        method, target, version = found.groups()
+        if len(target) > self._limits.max_target_bytes:
+            raise _too_long()
+        if version == b"HTTP/1.1":
+            is_http11 = True
+        else:
+            is_http11 = _is_http11(version)
+        self._is_line_sound = False
+        raw = data[line_end + 2 : end + 2]
+        section = self._section
+        if section is None or raw != section.raw or is_http11 is not section.is_http11:
+            if raw.count(CRLF) > self._limits.max_fields:
+                raise ClientError(f"more than {self._limits.max_fields} fields", 431, "Request header fields too large")
+            section = RequestSection(raw, is_http11=is_http11)
+            self._section = section if len(raw) <= MAX_REMEMBERED_BYTES else None
+        return RequestHead(method, target, section)
 
-    def _too_large(self) -> ClientError:
-        return ClientError("the head, or the trailer section, is too large", 431, "Request header fields too large")
+    def _keep(self, data: bytes, checked: int) -> None:
+        """Keep a head that is not complete, unless it can't become a legal one."""
+        if (illegal := illegal_byte(data, max(checked - 1, 0))) is not None:
+            raise ClientError(f"{illegal} in the head")
+        if not self._is_line_sound:
+            line_end = data.find(CRLF)
+            if line_end >= 0:
+                self._check_line(data[:line_end])
+                self._is_line_sound = True
+            elif len(data) > self._limits.max_target_bytes + 64:
+                raise _too_long()
+        if len(data) >= self._limits.max_head_bytes:
+            raise ClientError("the head is too large", 431, "Request header fields too large")
+        self._kept = data
 
-    # What llhttp calls.
-
-    def on_message_begin(self) -> None:
-        self._target = b""
-        self._headers = []
-        self._at_most = self._fed
-
-    def on_url(self, part: bytes) -> None:
-        self._target += part
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        if self._is_resumed:
-            self._is_resumed = False
-            self._body_of = None
-            return
-        self._is_quiet = False
-        if self._at_most > MAX_HEAD_BYTES:
-            self._check_size(self._target)
-        parser = self._parser
-        version = parser.get_http_version()
-        is_http11 = version == "1.1"
-        if not is_http11 and version != "1.0":
-            raise ClientError(f"HTTP/{version}", 505, "HTTP version not supported")
-        head = RequestHead(parser.get_method(), self._target, self._headers, is_http11=is_http11)
-        if head.framing is not Framing.NONE and parser.should_upgrade():
-            self._body_of = head
-        self._sink.request_started(head)
-
-    def on_body(self, data: bytes) -> None:
-        self._is_quiet = False
-        self._sink.request_data(data)
-
-    def on_message_complete(self) -> None:
-        self._is_quiet = False
-        if self._body_of is None:
-            self._sink.request_finished()
+    def _check_line(self, line: bytes) -> None:
+        found = REQUEST_LINE.fullmatch(line)
+        if found is None:
+            raise ClientError(why_no_request_line(line))
+        if len(found.group(2)) > self._limits.max_target_bytes:
+            raise _too_long()
+        _is_http11(found.group(3))
 
 
-class ResponseParser(_Parser):
+def _too_long() -> ClientError:
+    return ClientError("the target is too long", 414, "URI too long")
+
+
+def _is_http11(version: bytes) -> bool:
+    """Whether to treat a request as HTTP/1.1, and not 1.0. Raises ClientError.
+
+    RFC 9110 section 2.5: a higher minor version is treated as the highest that is known.
+    """
+    if version[5:6] != b"1":
+        raise ClientError(version.decode(), 505, "HTTP version not supported")
+    return version != b"HTTP/1.0"
+
+
+class ResponseParser:
     """Responses of one backend connection, one `expect` for each."""
 
-    __slots__ = ("_answers_head", "_ended_early", "_is_in_head", "_reason", "_sink")
+    __slots__ = (
+        "_answers_head",
+        "_chunks",
+        "_head",
+        "_interim",
+        "_kept",
+        "_left",
+        "_raw",
+        "_sink",
+        "_state",
+        "trailers",
+    )
 
     def __init__(self, sink: ResponseSink) -> None:
-        super().__init__(httptools.HttpResponseParser(self))
+        self.trailers = b""
+        """The trailer section of the response that has just finished, serialised."""
         self._sink = sink
-        self._reason = b""
+        self._state = _State.ENDED
         self._answers_head = False
-        self._ended_early = False
-        self._is_in_head = False
+        self._kept = b""
+        self._raw = b""  # of the last head
+        self._head: ResponseHead | None = None
+        self._interim = 0
+        self._left = 0
+        self._chunks: ChunkedBody | None = None
 
     def expect(self, *, answers_head: bool) -> None:
         """Say what the next response answers: one to HEAD has no body, whatever its head says."""
-        self._answers_head = answers_head
-        if self._ended_early:
-            self._parser = httptools.HttpResponseParser(self)
-            self._ended_early = False
+        if answers_head is not self._answers_head:
+            self._answers_head = answers_head
+            self._head = None
+        self._interim = 0
+        self._state = _State.HEAD
 
-    @property
-    def is_between_messages(self) -> bool:
-        """Whether nothing of a further message has come."""
-        return not self._is_in_head
+    def feed(self, data: bytes) -> bytes | None:
+        """Parse bytes. Raises ValueError, saying why, if they are not the response that is expected.
 
-    def feed(self, data: bytes) -> None:
-        """Parse bytes. Raises ValueError, saying why, if they are no HTTP response."""
-        try:
-            self._parse(data)
-        except httptools.HttpParserUpgrade:
-            raise ValueError("it switched to another protocol unasked") from None
-        except httptools.HttpParserCallbackError as error:
-            raise error.__context__ or error from None  # what the callback raised
-        except httptools.HttpParserError as error:
-            raise ValueError(f"not HTTP/1.1: {error}") from error
-        if self._ended_early and not _BLANK_LINE.endswith(data[-len(_BLANK_LINE) :]):
-            # Such as the size of a chunk: llhttp has said nothing of it yet, and will be replaced.
-            raise ValueError("something follows the answer to HEAD")
+        Returns None, or, behind a 101, the bytes that follow it: those of the other protocol.
+        """
+        while True:
+            state = self._state
+            if state is _State.HEAD:
+                if self._kept:
+                    data, self._kept = self._kept + data, b""
+                end = data.find(END_OF_HEAD, 0, RESPONSE_LIMITS.max_head_bytes)
+                if end < 0:
+                    self._keep(data)
+                    return None
+                head = self._read_head(data[: end + 2])
+                data = data[end + 4 :]
+                self._begin(head)
+                if head.status == 101:
+                    return data
+            elif state is _State.LENGTH:
+                left = self._left
+                if len(data) < left:
+                    self._left = left - len(data)
+                    if data:
+                        self._sink.response_data(data)
+                    return None
+                self._sink.response_data(data if len(data) == left else data[:left])
+                data = data[left:]
+                self._finish()
+            elif state is _State.CHUNKED:
+                assert self._chunks is not None
+                rest = self._chunks.feed(data, self._sink.response_data)
+                if rest is None:
+                    return None
+                data = rest
+                self.trailers = self._chunks.trailers
+                self._chunks = None
+                self._finish()
+                self.trailers = b""
+            elif state is _State.UNTIL_CLOSE:
+                if data:
+                    self._sink.response_data(data)
+                return None
+            elif data:
+                raise ValueError("something follows the answer")
+            if not data:
+                return None
 
-    def _too_large(self) -> ValueError:
-        return ValueError("its head, or its trailer section, is too large")
+    def _begin(self, head: ResponseHead) -> None:
+        framing = head.framing
+        if head.status < 200:
+            self._interim += 1
+            if self._interim > MAX_INTERIM:
+                raise ValueError(f"more than {MAX_INTERIM} interim answers")
+            self._state = _State.ENDED if head.status == 101 else _State.HEAD
+            self._sink.response_started(head)
+        elif framing is Framing.LENGTH and head.content_length:
+            self._left = head.content_length
+            self._state = _State.LENGTH
+            self._sink.response_started(head)
+        elif framing is Framing.CHUNKED:
+            self._chunks = ChunkedBody()
+            self._state = _State.CHUNKED
+            self._sink.response_started(head)
+        elif framing is Framing.UNTIL_CLOSE:
+            self._state = _State.UNTIL_CLOSE
+            self._sink.response_started(head)
+        else:
+            self._sink.response_started(head)
+            self._finish()
 
-    # What llhttp calls.
+    def _finish(self) -> None:
+        self._state = _State.ENDED
+        self._sink.response_finished()
 
-    def on_message_begin(self) -> None:
-        if self._ended_early:
-            raise ValueError("something follows the answer to HEAD")
-        self._reason = b""
-        self._is_in_head = True
-        self._headers = []
-        self._at_most = self._fed
-
-    def on_status(self, part: bytes) -> None:
-        self._reason += part
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        self._is_in_head = False
-        self._is_quiet = False
-        if self._at_most > MAX_HEAD_BYTES:
-            self._check_size(self._reason)
-        parser = self._parser
+    def _read_head(self, raw: bytes) -> ResponseHead:
+        if raw == self._raw and self._head is not None:
+            return self._head
+        line_end = raw.find(CRLF)
+        found = STATUS_LINE.fullmatch(raw, 0, line_end)
+        if found is None:
+            raise ValueError("not an answer in HTTP/1.1")
+        version, status, reason = found.groups()
+        if version[5:6] != b"1":
+            raise ValueError(f"an answer in {version.decode()}")
+        if raw.count(CRLF) > RESPONSE_LIMITS.max_fields:
+            raise ValueError(f"more than {RESPONSE_LIMITS.max_fields} fields")
         head = ResponseHead(
-            parser.get_status_code(),
-            self._reason,
-            self._headers,
-            is_http11=parser.get_http_version() == "1.1",
+            int(status),
+            reason or b"",
+            raw[line_end + 2 :],
+            is_http11=version != b"HTTP/1.0",
             answers_head=self._answers_head,
         )
-        self._sink.response_started(head)
-        if self._answers_head and head.status >= 200:
-            # llhttp cannot be told that no body follows; it is left waiting for one, and replaced before the next use.
-            self._ended_early = True
-            self._sink.response_finished()
+        if len(raw) <= MAX_REMEMBERED_BYTES:
+            self._raw, self._head = raw, head
+        return head
 
-    def on_body(self, data: bytes) -> None:
-        self._is_quiet = False
-        if not self._ended_early:
-            self._sink.response_data(data)
-        else:
-            raise ValueError("a body follows the answer to HEAD")
-
-    def on_message_complete(self) -> None:
-        self._is_quiet = False
-        if not self._ended_early:
-            self._sink.response_finished()
-
-
-_BLANK_LINE = b"\r\n\r\n"
+    def _keep(self, data: bytes) -> None:
+        if len(data) >= RESPONSE_LIMITS.max_head_bytes:
+            raise ValueError("its head is too large")
+        if (illegal := illegal_byte(data)) is not None:
+            raise ValueError(f"{illegal} in its head")
+        self._kept = data

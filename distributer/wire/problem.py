@@ -22,7 +22,7 @@ def problem(error: RequestError, request_id: bytes | None = None) -> tuple[Respo
     ]
     if error.retry_after_s is not None:
         headers.append((b"Retry-After", b"%d" % error.retry_after_s))
-    return ResponseHead(error.status, _phrase(error.status), headers), body
+    return ResponseHead.of(error.status, _phrase(error.status), headers), body
 
 
 def _phrase(status: int) -> bytes:
