@@ -226,8 +226,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def response_finished(self) -> None:
         head, user = self._response, self.user
-        if head is None or user is None:
-            return  # a 1xx: the answer itself is still to come
+        assert head is not None
+        if user is None:
+            return
         self.user = None
         self._response = None
         self._is_reusable = self._request_done and head.keep_alive

@@ -71,12 +71,12 @@ def canonical_int(text: str) -> ItemId | None:
 
 
 def need_of(method: bytes, target: bytes, rules: ItemRules = DEMO_RULES) -> Need:
-    """Say what must be known to route a request, from its method and its raw target (RFC 9112 section 3.2)."""
+    """Say what must be known to route a request, from its method and its raw target: a path with its query, or `*`."""
     collection = rules.collection
-    # Without a percent sign in it, and in origin form, a path speaks of an item only if it shows the collection.
-    if target[:1] == b"/" and b"%" not in target and not target.startswith(rules.raw_collection):
+    # Without a percent sign in it, a path speaks of an item only if it shows the collection.
+    if target[:1] != b"/" or (b"%" not in target and not target.startswith(rules.raw_collection)):
         return ROTATE
-    raw_path, raw_query = _split(target)
+    raw_path, _, raw_query = target.partition(b"?")
     path = unquote(raw_path.decode("latin-1")) if b"%" in raw_path else raw_path.decode("latin-1")
     if not path.startswith(collection):
         return ROTATE
@@ -94,21 +94,6 @@ def need_of(method: bytes, target: bytes, rules: ItemRules = DEMO_RULES) -> Need
     if method == b"DELETE":
         return TakeClaim(item, Operation.DELETE)
     return FindOwner(item)
-
-
-def _split(target: bytes) -> tuple[bytes, bytes]:
-    """Split a target into raw path and raw query, leaving out scheme, authority and fragment."""
-    target = target.partition(b"#")[0]
-    if target[:1] != b"/":
-        scheme, separator, rest = target.partition(b"://")
-        if not separator or b"/" in scheme or b"?" in scheme:
-            return b"", b""  # `*`, an authority, or nothing that names a path
-        slash = rest.find(b"/")
-        if slash <= 0 or b"?" in rest[:slash]:
-            return b"", b""  # no host, or no path: uvicorn refuses both
-        target = rest[slash:]
-    path, _, query = target.partition(b"?")
-    return path, query
 
 
 def _item_of_query(query: bytes, parameter: str) -> ItemId | None:

@@ -9,7 +9,6 @@ change how the message is framed, routed or authenticated (RFC 9110 section 6.5.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import IntEnum
 
 from distributer.wire.grammar import CHUNK_LINE, CRLF, END_OF_HEAD, FIELDS, illegal_byte, why_no_fields
@@ -39,29 +38,32 @@ class _State(IntEnum):
 
 
 class ChunkedBody:
-    """Takes a chunked body apart. `trailers` holds its trailer section, serialised, once it has ended."""
+    """Takes a chunked body apart."""
 
-    __slots__ = ("_extension_bytes", "_kept", "_left", "_state", "trailers")
+    __slots__ = ("_extension_bytes", "_kept", "_left", "_state", "content", "trailers")
 
     def __init__(self) -> None:
+        self.content = b""
+        """What the last feed held of the content."""
         self.trailers = b""
+        """The trailer section, serialised, once the body has ended."""
         self._state = _State.SIZE
         self._left = 0
         self._kept = b""  # of a line that has not ended
         self._extension_bytes = 0
 
-    def feed(self, data: bytes, take: Callable[[bytes], None]) -> bytes | None:
-        """Decode data; what it holds of the content goes to `take`, in one piece.
+    def feed(self, data: bytes) -> bytes | None:
+        """Decode data; `content` is what it held, up to the end or the error.
 
         Returns None while the body has not ended, then what follows it. Raises ValueError, saying what is wrong.
         """
         if self._kept:
             data, self._kept = self._kept + data, b""
         pieces: list[bytes] = []
-        rest = self._decode(data, pieces)
-        if pieces:
-            take(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        return rest
+        try:
+            return self._decode(data, pieces)
+        finally:
+            self.content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _decode(self, data: bytes, pieces: list[bytes]) -> bytes | None:
         at, size = 0, len(data)

@@ -33,17 +33,17 @@ ABSOLUTE_FORM = re.compile(rb"(?i:https?)://([^/?#]++)([^#]*+)")
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]++\]|(?:[0-9A-Za-z\-._~]|%[0-9A-Fa-f]{2})*+)(?::[0-9]{0,5})?+")
 """uri-host [":" port] (RFC 9110 section 7.2), without what no name of a host has had yet: sub-delims, IPvFuture."""
 
-CHUNK_LINE = re.compile(
-    rb"([0-9A-Fa-f]{1,15})(?:[\t ]*+;[\t ]*+%b(?:[\t ]*+=[\t ]*+(?:%b|\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+\"))?+)*+"
-    % (TOKEN, TOKEN)
-)
+_QUOTED = rb"\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+\""
+_BWS = rb"[\t ]*+"
+_EXTENSION = _BWS + rb";" + _BWS + TOKEN + rb"(?:" + _BWS + rb"=" + _BWS + rb"(?:" + TOKEN + rb"|" + _QUOTED + rb"))?+"
+CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:" + _EXTENSION + rb")*+")
 """chunk-size [ chunk-ext ] (RFC 9112 section 7.1). The size is below 2**60."""
 
 _NEVER_LEGAL = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def illegal_byte(data: bytes, at: int = 0) -> str | None:
-    """Say what in an unfinished head can't become legal any more: a bare CR or LF, a control character. None: nothing."""
+    """Say what in an unfinished head can't become legal any more: a bare CR or LF, a control character. Or None."""
     found = _NEVER_LEGAL.search(data, at)
     return None if found is None else _word_for(found.group()[0])
 

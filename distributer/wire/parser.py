@@ -27,6 +27,8 @@ from distributer.wire.head import Framing, RequestHead, RequestSection, Response
 
 MAX_REMEMBERED_BYTES = 4 * 1024
 """The largest header section that is kept for the next message: thousands of connections may each keep one."""
+ROOM_IN_LINE_BYTES = 64
+"""For method and version, beside the target."""
 MAX_INTERIM = 32
 """How many 1xx may come before an answer."""
 
@@ -72,7 +74,18 @@ class _State(IntEnum):
 class RequestParser:
     """Requests of one client connection. After an error it is of no more use."""
 
-    __slots__ = ("_chunks", "_is_line_sound", "_kept", "_left", "_limits", "_section", "_sink", "_state", "trailers")
+    __slots__ = (
+        "_chunks",
+        "_has_skipped",
+        "_is_line_sound",
+        "_kept",
+        "_left",
+        "_limits",
+        "_section",
+        "_sink",
+        "_state",
+        "trailers",
+    )
 
     def __init__(self, sink: RequestSink, limits: HeadLimits = HEAD_LIMITS) -> None:
         self.trailers = b""
@@ -82,6 +95,7 @@ class RequestParser:
         self._state = _State.HEAD
         self._kept = b""  # of a head that is not complete
         self._is_line_sound = False
+        self._has_skipped = False
         self._section: RequestSection | None = None
         self._left = 0
         self._chunks: ChunkedBody | None = None
@@ -103,8 +117,8 @@ class RequestParser:
                 checked = len(self._kept)
                 if checked:
                     data, self._kept = self._kept + data, b""
-                elif data[:2] == CRLF:
-                    data = data[2:]  # RFC 9112 section 2.2: an old client's, behind the body before
+                if data[:1] == b"\r":
+                    data, checked = self._skip_line(data, checked)
                 end = data.find(END_OF_HEAD, max(checked - 3, 0), self._limits.max_head_bytes)
                 if end < 0:
                     self._keep(data, checked)
@@ -135,20 +149,30 @@ class RequestParser:
                 data = data[left:]
                 self._finish()
             else:
-                assert self._chunks is not None
-                try:
-                    rest = self._chunks.feed(data, self._sink.request_data)
-                except ValueError as error:
-                    raise ClientError(str(error)) from error
+                rest = self._feed_chunks(data)
                 if rest is None:
                     return None
                 data = rest
-                self.trailers = self._chunks.trailers
-                self._chunks = None
-                self._finish()
-                self.trailers = b""
             if not data:
                 return None
+
+    def _feed_chunks(self, data: bytes) -> bytes | None:
+        chunks = self._chunks
+        assert chunks is not None
+        try:
+            rest = chunks.feed(data)
+        except ValueError as error:
+            if chunks.content:
+                self._sink.request_data(chunks.content)
+            raise ClientError(str(error)) from error
+        if chunks.content:
+            self._sink.request_data(chunks.content)
+        if rest is not None:
+            self.trailers = chunks.trailers
+            self._chunks = None
+            self._finish()
+            self.trailers = b""
+        return rest
 
     def _finish(self) -> None:
         self._state = _State.HEAD
@@ -156,18 +180,8 @@ class RequestParser:
 
     def _read_head(self, data: bytes, end: int) -> RequestHead:
         line_end = data.find(CRLF)
-        found = REQUEST_LINE.fullmatch(data, 0, line_end)
-        if found is None:
-            self._check_line(data[:line_end])
-        assert found is not None
-        method, target, version = found.groups()
-        if len(target) > self._limits.max_target_bytes:
-            raise _too_long()
-        if version == b"HTTP/1.1":
-            is_http11 = True
-        else:
-            is_http11 = _is_http11(version)
-        self._is_line_sound = False
+        method, target, is_http11 = self._read_line(data, line_end)
+        self._has_skipped = self._is_line_sound = False
         raw = data[line_end + 2 : end + 2]
         section = self._section
         if section is None or raw != section.raw or is_http11 is not section.is_http11:
@@ -179,26 +193,36 @@ class RequestParser:
 
     def _keep(self, data: bytes, checked: int) -> None:
         """Keep a head that is not complete, unless it can't become a legal one."""
-        if (illegal := illegal_byte(data, max(checked - 1, 0))) is not None:
-            raise ClientError(f"{illegal} in the head")
         if not self._is_line_sound:
             line_end = data.find(CRLF)
             if line_end >= 0:
-                self._check_line(data[:line_end])
+                self._read_line(data, line_end)
                 self._is_line_sound = True
-            elif len(data) > self._limits.max_target_bytes + 64:
+            elif len(data) > self._limits.max_target_bytes + ROOM_IN_LINE_BYTES:
                 raise _too_long()
+        if (illegal := illegal_byte(data, max(checked - 1, 0))) is not None:
+            raise ClientError(f"{illegal} in the head")
         if len(data) >= self._limits.max_head_bytes:
             raise ClientError("the head is too large", 431, "Request header fields too large")
         self._kept = data
 
-    def _check_line(self, line: bytes) -> None:
-        found = REQUEST_LINE.fullmatch(line)
-        if found is None:
-            raise ClientError(why_no_request_line(line))
-        if len(found.group(2)) > self._limits.max_target_bytes:
+    def _read_line(self, data: bytes, end: int) -> tuple[bytes, bytes, bool]:
+        if end > self._limits.max_target_bytes + ROOM_IN_LINE_BYTES:
             raise _too_long()
-        _is_http11(found.group(3))
+        found = REQUEST_LINE.fullmatch(data, 0, end)
+        if found is None:
+            raise ClientError(why_no_request_line(data[:end]))
+        method, target, version = found.groups()
+        if len(target) > self._limits.max_target_bytes:
+            raise _too_long()
+        return method, target, version == b"HTTP/1.1" or _is_http11(version)
+
+    def _skip_line(self, data: bytes, checked: int) -> tuple[bytes, int]:
+        """Skip one empty line before a request (RFC 9112 section 2.2): an old client's, behind the body before."""
+        if self._has_skipped or data[:2] != CRLF:
+            return data, checked
+        self._has_skipped = True
+        return data[2:], 0
 
 
 def _too_long() -> ClientError:
@@ -282,15 +306,10 @@ class ResponseParser:
                 data = data[left:]
                 self._finish()
             elif state is _State.CHUNKED:
-                assert self._chunks is not None
-                rest = self._chunks.feed(data, self._sink.response_data)
+                rest = self._feed_chunks(data)
                 if rest is None:
                     return None
                 data = rest
-                self.trailers = self._chunks.trailers
-                self._chunks = None
-                self._finish()
-                self.trailers = b""
             elif state is _State.UNTIL_CLOSE:
                 if data:
                     self._sink.response_data(data)
@@ -323,6 +342,21 @@ class ResponseParser:
             self._sink.response_started(head)
             self._finish()
 
+    def _feed_chunks(self, data: bytes) -> bytes | None:
+        chunks = self._chunks
+        assert chunks is not None
+        try:
+            rest = chunks.feed(data)
+        finally:
+            if chunks.content:
+                self._sink.response_data(chunks.content)
+        if rest is not None:
+            self.trailers = chunks.trailers
+            self._chunks = None
+            self._finish()
+            self.trailers = b""
+        return rest
+
     def _finish(self) -> None:
         self._state = _State.ENDED
         self._sink.response_finished()
@@ -353,6 +387,8 @@ class ResponseParser:
     def _keep(self, data: bytes) -> None:
         if len(data) >= RESPONSE_LIMITS.max_head_bytes:
             raise ValueError("its head is too large")
+        if not b"HTTP/1.".startswith(data[:7]):
+            raise ValueError("not an answer in HTTP/1.1")
         if (illegal := illegal_byte(data)) is not None:
             raise ValueError(f"{illegal} in its head")
         self._kept = data

@@ -102,14 +102,15 @@ class Heads:
     def request_finished(self) -> None: ...
 
 
-def passes_the_door(method: bytes, target: bytes) -> bool:
+def as_forwarded(method: bytes, target: bytes) -> bytes | None:
+    """Return the target that the backend is sent; None if the request is refused."""
     heads = Heads()
     try:
         RequestParser(heads).feed(request(method, target))
     except ClientError:
-        return False
-    assert [(head.method, head.target) for head in heads.all] == [(method, target)]
-    return True
+        return None
+    (head,) = heads.all
+    return head.target
 
 
 @pytest.fixture(scope="module")
@@ -130,10 +131,11 @@ def need_for(method: bytes, item: str) -> Need:
 
 def check(application: Application, method: bytes, target: bytes) -> None:
     """What the application takes for item N is item N; what it refuses is sticky to nothing."""
-    need = need_of(method, target)
-    if not passes_the_door(method, target):
+    forwarded = as_forwarded(method, target)
+    if forwarded is None:
         return
-    status, item = application.item_of(method, target)
+    need = need_of(method, forwarded)
+    status, item = application.item_of(method, forwarded)
     if item is not None:
         assert need == need_for(method, item), f"the application takes it for item {item}"
     elif status in SAYS_NO:
@@ -218,29 +220,11 @@ PATHS = {
     b"/items/../items/7": None,
     b"/x/../items/7": None,
     b"/items/%2e%2e/items/7": None,
-    # Query and fragment are not part of the path.
+    # The query is not part of the path.
     b"/items/7?": "7",
     b"/items/7?item_id=8": "7",
     b"/items/7?x=/items/8": "7",
-    b"/items/7#x": "7",
-    b"/items/7#?x": "7",
-    b"/items/7?x#y": "7",
-    b"/items/#7": None,
-    b"/items#/7": None,
     b"/ping?x=/items/7": None,
-    # Absolute form.
-    b"http://shop/items/7": "7",
-    b"HTTP://shop/items/7": "7",
-    b"http://shop:80/%69tems/007?x#y": "7",
-    b"http://[::1]:80/items/7": "7",
-    b"http://user:password@shop/items/7": "7",
-    b"http://shop//items/7": None,
-    b"http://shop/http://shop/items/7": None,
-    b"http://shop": None,
-    b"http://shop/": None,
-    b"http://shop?x=/items/7": None,
-    b"http://shop#/items/7": None,
-    b"http:///items/7": None,
     # How long an integer may be.
     b"/items/" + b"9" * 19: "9" * 19,
     b"/items/" + b"9" * 20: "9" * 20,
@@ -305,7 +289,6 @@ CREATES = {
     b"/items/?item_id=7;item_id=8": None,
     b"/items/?a=b;item_id=7": None,
     b"/items/?item_id=7&;item_id=8": "7",
-    b"/items/?item_id=7#&item_id=8": "7",
     b"/items/#?item_id=7": None,
     # The path.
     b"/%69tems/?item_id=7": "7",
@@ -317,7 +300,6 @@ CREATES = {
     b"/items//?item_id=7": None,
     b"//items/?item_id=7": None,
     b"/?item_id=7": None,
-    b"http://shop/items/?item_id=7": "7",
     b"http://shop?item_id=7": None,
 }
 
