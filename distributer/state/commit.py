@@ -100,6 +100,11 @@ class Batch:
         self._lookups = lookups
         self._scripts = scripts
 
+    @property
+    def size(self) -> int:
+        """How many wait for it."""
+        return len(self._tickets) + len(self._lookups) + len(self._scripts)
+
     def fail(self, error: StateError) -> None:
         """Give everybody the error."""
         for ticket_waiter in self._tickets:

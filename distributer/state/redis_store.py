@@ -39,6 +39,8 @@ class RedisStore:
         self._commit = GroupCommit(keys.rotation, keys.sticky)
         self._loop = asyncio.get_running_loop()
         self._is_scheduled = False
+        self._is_quiet = True
+        """Whether the last round trip served a single request."""
         self._unsettled: dict[str, Command] = {}
         self._heard = asyncio.Event()
         self._is_stopping = False
@@ -68,12 +70,12 @@ class RedisStore:
     def ticket(self, deliver: Callable[[Ticket | StateError], None]) -> None:
         self._commit.join_ticket(deliver)
         if not self._is_scheduled:
-            self._schedule()
+            self._hurry()
 
     def owner(self, item: ItemId, deliver: Callable[[str | StateError | None], None]) -> None:
         self._commit.join_lookup(item, deliver)
         if not self._is_scheduled:
-            self._schedule()
+            self._hurry()
 
     def begin(
         self, claim: Claim, ring: Sequence[str], usable: str, deliver: Callable[[Begun | StateError], None]
@@ -132,6 +134,13 @@ class RedisStore:
 
     # The round trips.
 
+    def _hurry(self) -> None:
+        # Alone, a request need not wait for the end of the turn: nobody would share its round trip.
+        if self._is_quiet and self._link.is_up:
+            self._flush()
+        else:
+            self._schedule()
+
     def _schedule(self) -> None:
         # At the end of this turn of the loop: requests that were read in the same turn share the round trip.
         self._is_scheduled = True
@@ -142,6 +151,7 @@ class RedisStore:
         batch = self._commit.next_batch()
         if batch is None:
             return
+        self._is_quiet = batch.size == 1
         if not self._link.is_up:
             self._commit.settle(batch, StateError(self.degraded_reason))
             return
@@ -172,7 +182,7 @@ class RedisStore:
     def _join(self, command: Command, deliver: Callable[[Reply], None]) -> None:
         self._commit.join_script(command, deliver)
         if not self._is_scheduled:
-            self._schedule()
+            self._hurry()
 
     async def _ask(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]) -> Reply:
         answer: asyncio.Future[Reply] = self._loop.create_future()
