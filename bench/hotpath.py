@@ -18,6 +18,7 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from distributer.doors.asgi import lifespan_only
 from distributer.doors.express import ExpressProtocol
 from distributer.doors.lifespan import CORE_KEY
 from distributer.forwarding.connection import UpstreamConnection
@@ -83,7 +84,7 @@ class Path:
             pool.give_back(connection)
             self.upstream.append(connection)
             self.wires.append(wire)
-        self.client = ExpressProtocol(Config(app=None, log_config=None), ServerState(), {CORE_KEY: self.core})
+        self.client = ExpressProtocol(Config(lifespan_only, log_config=None), ServerState(), {CORE_KEY: self.core})
         self.wire = Wire({"peername": ("127.0.0.1", 50_000)})
         self.client.connection_made(self.wire)
 

@@ -31,7 +31,7 @@ LINGER_S = 2.0
 at once, it would get a reset instead (RFC 9112 section 9.6)."""
 
 
-class ExpressProtocol(asyncio.Protocol):
+class ExpressProtocol:
     """One client connection."""
 
     __slots__ = (

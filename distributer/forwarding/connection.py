@@ -60,7 +60,7 @@ class ConnectionHome(Protocol):
         """Forget the connection: it is closed."""
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection:
     """An HTTP/1.1 connection to a backend, kept alive between exchanges."""
 
     __slots__ = (

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from distributer.clock import Clock
 from distributer.errors import ConnectFailed, RequestError, Unroutable
@@ -146,11 +148,10 @@ class BackendPool:
     async def _connect(self) -> None:
         backend = self.backend
         result: UpstreamConnection | RequestError
+        connection: Callable[[], Any] = partial(UpstreamConnection, self)
         try:
             async with asyncio.timeout(self.limits.connect_timeout_s):
-                _, result = await asyncio.get_running_loop().create_connection(
-                    lambda: UpstreamConnection(self), backend.host, backend.port
-                )
+                _, result = await asyncio.get_running_loop().create_connection(connection, backend.host, backend.port)
         except TimeoutError:
             result = ConnectFailed(f"{backend.url} took longer than {self.limits.connect_timeout_s:g} s to connect")
         except OSError as error:

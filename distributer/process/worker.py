@@ -9,6 +9,7 @@ import math
 import socket
 import sys
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import uvicorn
 
@@ -60,7 +61,7 @@ def main() -> int:
     server = _Server(
         uvicorn.Config(
             DistributerMiddleware(lifespan_only, open_core),
-            http=ExpressProtocol,
+            http=cast(Any, ExpressProtocol),
             ws="none",
             loop="uvloop",
             lifespan="on",
