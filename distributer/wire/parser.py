@@ -10,8 +10,7 @@ before on the same connection, byte for byte, what was read of them then holds a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from distributer.errors import ClientError
 from distributer.wire.body import ChunkedBody
@@ -63,12 +62,18 @@ class ResponseSink(Protocol):
     def response_finished(self) -> None: ...
 
 
-class _State(IntEnum):
-    HEAD = 0
-    LENGTH = 1
-    CHUNKED = 2
-    UNTIL_CLOSE = 3
-    ENDED = 4  # responses: nothing more is expected
+# Where a parser is in its message. Plain numbers, and the framings by names of this module: up to Python 3.11 each look
+# at a member through its Enum costs more than the comparison it is for.
+_HEAD: Final = 0
+_LENGTH: Final = 1
+_CHUNKED: Final = 2
+_UNTIL_CLOSE: Final = 3
+_ENDED: Final = 4  # responses: nothing more is expected
+
+_BY_NONE: Final = Framing.NONE
+_BY_LENGTH: Final = Framing.LENGTH
+_BY_CHUNKS: Final = Framing.CHUNKED
+_BY_CLOSE: Final = Framing.UNTIL_CLOSE
 
 
 class RequestParser:
@@ -92,7 +97,7 @@ class RequestParser:
         """The trailer section of the request that has just finished, serialised."""
         self._sink = sink
         self._limits = limits
-        self._state = _State.HEAD
+        self._state: int = _HEAD
         self._kept = b""  # of a head that is not complete
         self._is_line_sound = False
         self._has_skipped = False
@@ -103,7 +108,7 @@ class RequestParser:
     @property
     def is_between_messages(self) -> bool:
         """Whether nothing of a further request has come."""
-        return self._state is _State.HEAD and not self._kept
+        return self._state == _HEAD and not self._kept
 
     def feed(self, data: bytes) -> bytes | None:
         """Parse bytes. Raises ClientError.
@@ -113,7 +118,7 @@ class RequestParser:
         """
         while True:
             state = self._state
-            if state is _State.HEAD:
+            if state == _HEAD:
                 checked = len(self._kept)
                 if checked:
                     data, self._kept = self._kept + data, b""
@@ -126,19 +131,19 @@ class RequestParser:
                 head = self._read_head(data, end)
                 data = data[end + 4 :]
                 self._sink.request_started(head)
-                if head.framing is Framing.NONE:
+                if head.framing is _BY_NONE:
                     self._sink.request_finished()
                     if head.section.upgrade is not None or head.method == b"CONNECT":
                         return data
-                elif head.framing is Framing.LENGTH:
+                elif head.framing is _BY_LENGTH:
                     self._left = head.section.content_length
-                    self._state = _State.LENGTH
+                    self._state = _LENGTH
                     if not self._left:
                         self._finish()
                 else:
                     self._chunks = ChunkedBody()
-                    self._state = _State.CHUNKED
-            elif state is _State.LENGTH:
+                    self._state = _CHUNKED
+            elif state == _LENGTH:
                 left = self._left
                 if len(data) < left:
                     self._left = left - len(data)
@@ -175,7 +180,7 @@ class RequestParser:
         return rest
 
     def _finish(self) -> None:
-        self._state = _State.HEAD
+        self._state = _HEAD
         self._sink.request_finished()
 
     def _read_head(self, data: bytes, end: int) -> RequestHead:
@@ -259,7 +264,7 @@ class ResponseParser:
         self.trailers = b""
         """The trailer section of the response that has just finished, serialised."""
         self._sink = sink
-        self._state = _State.ENDED
+        self._state: int = _ENDED
         self._answers_head = False
         self._kept = b""
         self._raw = b""  # of the last head
@@ -274,7 +279,7 @@ class ResponseParser:
             self._answers_head = answers_head
             self._head = None
         self._interim = 0
-        self._state = _State.HEAD
+        self._state = _HEAD
 
     def feed(self, data: bytes) -> bytes | None:
         """Parse bytes. Raises ValueError, saying why, if they are not the response that is expected.
@@ -283,7 +288,7 @@ class ResponseParser:
         """
         while True:
             state = self._state
-            if state is _State.HEAD:
+            if state == _HEAD:
                 if self._kept:
                     data, self._kept = self._kept + data, b""
                 end = data.find(END_OF_HEAD, 0, RESPONSE_LIMITS.max_head_bytes)
@@ -295,7 +300,7 @@ class ResponseParser:
                 self._begin(head)
                 if head.status == 101:
                     return data
-            elif state is _State.LENGTH:
+            elif state == _LENGTH:
                 left = self._left
                 if len(data) < left:
                     self._left = left - len(data)
@@ -305,12 +310,12 @@ class ResponseParser:
                 self._sink.response_data(data if len(data) == left else data[:left])
                 data = data[left:]
                 self._finish()
-            elif state is _State.CHUNKED:
+            elif state == _CHUNKED:
                 rest = self._feed_chunks(data)
                 if rest is None:
                     return None
                 data = rest
-            elif state is _State.UNTIL_CLOSE:
+            elif state == _UNTIL_CLOSE:
                 if data:
                     self._sink.response_data(data)
                 return None
@@ -325,18 +330,18 @@ class ResponseParser:
             self._interim += 1
             if self._interim > MAX_INTERIM:
                 raise ValueError(f"more than {MAX_INTERIM} interim answers")
-            self._state = _State.ENDED if head.status == 101 else _State.HEAD
+            self._state = _ENDED if head.status == 101 else _HEAD
             self._sink.response_started(head)
-        elif framing is Framing.LENGTH and head.content_length:
+        elif framing is _BY_LENGTH and head.content_length:
             self._left = head.content_length
-            self._state = _State.LENGTH
+            self._state = _LENGTH
             self._sink.response_started(head)
-        elif framing is Framing.CHUNKED:
+        elif framing is _BY_CHUNKS:
             self._chunks = ChunkedBody()
-            self._state = _State.CHUNKED
+            self._state = _CHUNKED
             self._sink.response_started(head)
-        elif framing is Framing.UNTIL_CLOSE:
-            self._state = _State.UNTIL_CLOSE
+        elif framing is _BY_CLOSE:
+            self._state = _UNTIL_CLOSE
             self._sink.response_started(head)
         else:
             self._sink.response_started(head)
@@ -358,7 +363,7 @@ class ResponseParser:
         return rest
 
     def _finish(self) -> None:
-        self._state = _State.ENDED
+        self._state = _ENDED
         self._sink.response_finished()
 
     def _read_head(self, raw: bytes) -> ResponseHead:
