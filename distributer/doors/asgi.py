@@ -17,11 +17,12 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from distributer.doors.lifespan import CORE_KEY, OpenCore
+from distributer.doors.peer import peer_of_scope
 from distributer.errors import ClientError, DistributerError, RequestError
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.exchange import Exchange
 from distributer.forwarding.limits import HIGH_WATER_BYTES
-from distributer.wire.head import Field, Framing, RequestHead, ResponseHead, origin_fields
+from distributer.wire.head import Field, Framing, RequestHead, ResponseHead
 from distributer.wire.problem import problem
 
 Message = MutableMapping[str, Any]
@@ -65,14 +66,11 @@ class DistributerMiddleware:
         try:
             head = head_of(scope)
         except ClientError as error:
-            await _send_problem(send, error, scope["method"] == "HEAD", None)
+            await _send_problem(send, error, answers_head=scope["method"] == "HEAD")
             return
-        client = scope.get("client")
-        fields = origin_fields(
-            client[0].encode() if client else b"unknown", scope["scheme"].encode(), scope["http_version"].encode()
-        )
+        peer, scheme = peer_of_scope(scope, receive, head.forwarded)
         downstream = _AsgiDownstream(head)
-        exchange = Exchange(core, head, downstream, fields)
+        exchange = Exchange(core, head, downstream, core.origins.of(peer, scheme, scope["http_version"].encode()))
         await downstream.run(exchange, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -223,7 +221,7 @@ class _AsgiDownstream:
             elif started:
                 return  # without the end of the answer: the server must cut the connection
             else:
-                await _send_problem(send, event, self._head.method == b"HEAD", exchange.request_id)
+                await _send_problem(send, event, exchange, answers_head=self._head.method == b"HEAD")
                 return
 
     def _push(self, event: ResponseHead | bytes | RequestError | None) -> None:
@@ -262,8 +260,10 @@ class _AsgiDownstream:
         self._may_read.set()
 
 
-async def _send_problem(send: Send, error: RequestError, answers_head: bool, request_id: bytes | None) -> None:
-    head, body = problem(error, request_id)
+async def _send_problem(
+    send: Send, error: RequestError, exchange: Exchange | None = None, *, answers_head: bool
+) -> None:
+    head, body = problem(error, exchange.request_id, exchange.routing_fields) if exchange else problem(error)
     headers = [(name.lower(), value) for name, value in head.headers]
     if isinstance(error, ClientError):
         headers.append((b"connection", b"close"))

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 
 from distributer.errors import ClientError
-
-Field = tuple[bytes, bytes]
+from distributer.wire.elements import Field as Field
+from distributer.wire.forwarded import UNTRUSTED, Origin, without_host
 
 HOP_BY_HOP = frozenset(
     {
@@ -27,9 +27,6 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-UNTRUSTED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"via"})
-"""Fields that tell where a request came from. Those that a client sent count only if it is a trusted proxy."""
-
 PROTECTED = frozenset(
     {b"host", b"content-length", b"cache-control", b"authorization", b"cookie", b"x-request-id", *UNTRUSTED}
 )
@@ -55,7 +52,7 @@ class RequestHead:
     """A request's head, as far as forwarding must know it.
 
     `fields` holds the end-to-end fields, serialised as they came. `request_id` is the client's if it is sound, else
-    None. The `forwarded_*` values are those the client sent, to be believed only from a trusted proxy.
+    None. `forwarded` holds the fields of UNTRUSTED, with lower-case names: to be believed only from a trusted proxy.
     """
 
     __slots__ = (
@@ -170,31 +167,26 @@ def is_sound_request_id(value: bytes) -> bool:
     return 0 < len(value) <= MAX_REQUEST_ID_BYTES and REQUEST_ID_BYTES.issuperset(value)
 
 
-def upstream_head(head: RequestHead, authority: bytes, origin_fields: bytes, request_id: bytes) -> bytes:
+def upstream_head(head: RequestHead, authority: bytes, origin: Origin, request_id: bytes) -> bytes:
     """Serialise a request's head for a backend.
 
-    `authority` stands in for a Host that an HTTP/1.0 client did not send; `origin_fields` are the lines that tell about
-    the client (`origin_fields`), ready made; `request_id` is the client's or a new one.
+    `authority`, the backend's, stands in for a Host that an HTTP/1.0 client did not send, or for any, as the settings
+    have it; `origin` tells about the client; `request_id` is the client's or a new one.
     """
-    host = head.host
-    return b"%b %b HTTP/1.1\r\n%b%b%bX-Forwarded-Host: %b\r\nX-Request-ID: %b\r\n%b\r\n" % (
+    fields = head.fields
+    own_host = b""
+    if head.host is None or origin.rewrites_host:
+        fields = without_host(fields)
+        own_host = b"Host: %b\r\n" % authority
+    return b"%b %b HTTP/1.1\r\n%b%b%bX-Request-ID: %b\r\n%b\r\n" % (
         head.method,
         head.target,
-        b"" if host is not None else b"Host: %b\r\n" % authority,
-        head.fields,
-        origin_fields,
-        host if host is not None else authority,
+        own_host,
+        fields,
+        origin.lines(head.host, head.forwarded, is_http11=head.is_http11),
         request_id,
         b"Transfer-Encoding: chunked\r\n" if head.framing is Framing.CHUNKED else b"",
     )
-
-
-def origin_fields(client_host: bytes, scheme: bytes, version: bytes = b"1.1") -> bytes:
-    """Serialise the fields that tell the backend about an untrusted client: the same for all requests of a connection.
-
-    What such a client says of itself (RFC 7239 section 8.1: it can say anything) has been left out of the head.
-    """
-    return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nVia: %b distributer\r\n" % (client_host, scheme, version)
 
 
 class ResponseHead:
