@@ -16,7 +16,7 @@ Field = tuple[bytes, bytes]
 
 MAX_ELEMENTS = 64
 MAX_LIST_BYTES = 4096
-"""Bounds of a list that is passed on; of a longer one the right end is."""
+"""Bounds of a list, all its fields together: of a longer one the right end is read."""
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _IS_TOKEN = re.compile(_TOKEN)
@@ -24,7 +24,7 @@ _IS_TOKEN = re.compile(_TOKEN)
 
 def addresses_in(received: Sequence[Field]) -> list[bytes]:
     """List who X-Forwarded-For says is on the way, in order, as it spells them."""
-    return sound_end(_from_the_right(received, b"x-forwarded-for"), is_node)
+    return _sound_end(_from_the_right(received, b"x-forwarded-for"), is_node)
 
 
 def client_of(peer: str, received: Sequence[Field], trusted: TrustedProxies) -> str:
@@ -42,15 +42,13 @@ def client_of(peer: str, received: Sequence[Field], trusted: TrustedProxies) -> 
     return client
 
 
-def sound_end(elements: Iterable[bytes], is_sound: Callable[[bytes], bool] = bool) -> list[bytes]:
-    """Take elements, given from the right, as far as they are sound and within the bounds; return them in order."""
+def _sound_end(elements: Iterable[bytes], is_sound: Callable[[bytes], bool]) -> list[bytes]:
+    """Take elements, given from the right, as far as they are sound; return them in order."""
     kept: list[bytes] = []
-    bytes_left = MAX_LIST_BYTES
     for element in elements:
         if not element:
             continue  # RFC 9110 section 5.6.1.2: an empty one counts for nothing
-        bytes_left -= len(element) + len(b", ")
-        if bytes_left < 0 or len(kept) == MAX_ELEMENTS or not is_sound(element):
+        if len(kept) == MAX_ELEMENTS or not is_sound(element):
             break
         kept.append(element)
     kept.reverse()
@@ -59,10 +57,23 @@ def sound_end(elements: Iterable[bytes], is_sound: Callable[[bytes], bool] = boo
 
 def _from_the_right(received: Sequence[Field], name: bytes) -> Iterator[bytes]:
     """Give the elements of all fields of that name, the last one first."""
+    for value, is_cut in _ends(received, name):
+        elements = _split_from_the_right(value)
+        if is_cut:
+            elements.pop()
+        for element in elements:
+            yield element.strip(b" \t")
+
+
+def _ends(received: Sequence[Field], name: bytes) -> Iterator[tuple[bytes, bool]]:
+    """Give all fields of that name, the last one first, up to the bound: and whether it cuts into the field."""
+    bytes_left = MAX_LIST_BYTES
     for said, value in reversed(received):
         if said == name:
-            for element in _split_from_the_right(value):
-                yield element.strip(b" \t")
+            yield value[-bytes_left:], len(value) > bytes_left
+            bytes_left -= len(value)
+            if bytes_left <= 0:
+                return
 
 
 def _split_from_the_right(value: bytes) -> list[bytes]:
@@ -100,7 +111,7 @@ _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 
 def forwarded_in(received: Sequence[Field]) -> list[bytes]:
     """List the elements of Forwarded, in order, as they came."""
-    return sound_end(_from_the_right(received, b"forwarded"), _is_forwarded)
+    return _sound_end(_from_the_right(received, b"forwarded"), _is_forwarded)
 
 
 def forwarded_element(node: bytes, host: bytes | None = None, proto: bytes | None = None) -> bytes:
@@ -160,9 +171,12 @@ def is_via_name(name: bytes) -> bool:
 
 def vias_in(received: Sequence[Field]) -> list[tuple[bytes, bytes]]:
     """List the sound elements of Via in order, without their comments: each, and the name in it."""
-    values = [_without_comments(value) for said, value in received if said == b"via"]
-    matches = [_VIA.fullmatch(element.strip(b" \t")) for value in values for element in value.split(b",")]
-    return [(match[0], match[1]) for match in matches if match is not None]
+    found: list[tuple[bytes, bytes]] = []
+    for value, is_cut in _ends(received, b"via"):
+        elements = _without_comments(value).split(b",")[is_cut:]
+        matches = [_VIA.fullmatch(element.strip(b" \t")) for element in elements]
+        found[:0] = [(match[0], match[1]) for match in matches if match is not None]
+    return found
 
 
 def _without_comments(value: bytes) -> bytes:

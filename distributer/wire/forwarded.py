@@ -27,7 +27,6 @@ from distributer.wire.elements import (
     client_of,
     forwarded_element,
     forwarded_in,
-    sound_end,
     vias_in,
 )
 from distributer.wire.node import UNIX, UNKNOWN, TrustedProxies, is_host, is_scheme, plain
@@ -161,7 +160,7 @@ class Origin:
                 elements.append(forwarded_element(chain[-1], asked_host, proto))
             elements.append(forwarded_element(peer.encode(), own_host, self._scheme))
             lines.append(b"Forwarded: %b\r\n" % b", ".join(elements))
-        passed = sound_end(element for element, _ in reversed(vias_in(received)))
+        passed = [element for element, _ in vias_in(received)]
         passed.append(b"%b %b" % (version, self._rules.via_name))
         lines.append(b"Via: %b\r\n" % b", ".join(passed))
         return b"".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 UNIX = "unix"
@@ -68,6 +69,7 @@ def plain(address: str) -> str | None:
     return str(mapped or parsed)
 
 
+@lru_cache(maxsize=1024)
 def name_of(node: bytes) -> str | None:
     """Read a node without its port: its address, or what stands for one. None if it is malformed."""
     match = _NODE.fullmatch(node)

@@ -59,7 +59,19 @@ def test_of_a_list_beyond_the_bounds_the_right_end_is_kept() -> None:
     long = [b"_%b%d" % (b"a" * 62, n % 10) for n in range(200)]
     kept = addresses_in(fields(b"x-forwarded-for", *long))
     assert kept == long[-len(kept) :]
-    assert MAX_LIST_BYTES - 70 < len(b", ".join(kept)) <= MAX_LIST_BYTES
+    assert MAX_LIST_BYTES - 70 < len(b"".join(kept)) <= MAX_LIST_BYTES
+    assert addresses_in(fields(b"x-forwarded-for", b"1.1.1.1", b"," * MAX_LIST_BYTES)) == []
+
+
+@pytest.mark.parametrize("divided", [True, False])
+def test_an_element_that_the_bound_cuts_is_left_out(divided: bool) -> None:
+    for name, element, read in ((b"forwarded", b"for=_abc", forwarded_in), (b"via", b"1.1 abc", vias_in)):
+        for cut in range(len(element)):
+            rest = b"," + b" " * (MAX_LIST_BYTES - 1 - len(element) - cut)
+            # The last `cut` bytes of the first element are within the bound.
+            values = [element + rest, element] if divided else [element + rest + element]
+            assert len(read(fields(name, *values))) == 1, cut
+        assert len(read(fields(name, element, b" " * (MAX_LIST_BYTES - len(element))))) == 1
 
 
 TRUSTED = TrustedProxies(["10.0.0.0/8", "fd00::/8", UNIX])
