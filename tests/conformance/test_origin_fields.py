@@ -134,6 +134,17 @@ async def test_a_trusted_proxy_speaks_for_its_clients(front: Front) -> None:
     }
 
 
+async def test_the_access_log_names_the_client_that_a_trusted_proxy_names(
+    front: Front, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "distributer.access")
+    async with front(replies(ok()), trusted_proxies=("127.0.0.1",), access_log=True) as (port, it):
+        await ask(port, request("GET", "/", "X-Forwarded-For: 6.6.6.6, 192.0.2.9"))
+        await ask(port, request("GET", "/", "X-Forwarded-For: 6.6.6.6, <b>"))
+    where = f"127.0.0.1:{it.port} rotation ticket"
+    assert caplog.messages == [f"192.0.2.9 GET / 200 → {where} 1", f"127.0.0.1 GET / 200 → {where} 2"]
+
+
 async def test_what_is_malformed_in_its_word_is_left_out_and_never_an_error(front: Front) -> None:
     sayings = [
         (["X-Forwarded-For: 6.6.6.6, <b>, 192.0.2.9", "X-Forwarded-Proto: gopher"], b"192.0.2.9, 127.0.0.1"),
