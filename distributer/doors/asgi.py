@@ -34,6 +34,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 WATCH_AFTER_S = 0.25
 """An exchange that takes longer is watched for the client's leaving. A watcher costs a task: short ones have none."""
 
+_VERSIONS = ("1.1", "2", "1.0", "3")
 _SERVER_FIELDS = frozenset({b"date", b"server"})
 
 
@@ -117,6 +118,8 @@ def head_of(scope: Scope) -> RequestHead:
     query: bytes = scope["query_string"]
     headers: list[Field] = [field for field in scope["headers"] if field[0] != b"expect"]
     version = scope["http_version"]
+    if version not in _VERSIONS:  # uvicorn hands on whatever stands in the request line
+        raise ClientError(f"HTTP/{version}", 505, "HTTP version not supported")
     if version not in ("1.0", "1.1") and all(name != b"host" for name, _ in headers):
         # HTTP/2 and later say it in :authority, which servers hand on as Host or leave out.
         headers.insert(0, (b"host", b"%b" % (scope["server"][0].encode() if scope.get("server") else b"")))
