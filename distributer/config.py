@@ -17,6 +17,8 @@ from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, Pydant
 from distributer.errors import ConfigError
 from distributer.model import Backend
 from distributer.state.redis_client import check_url, redacted
+from distributer.wire.elements import is_via_name
+from distributer.wire.node import TrustedProxies
 
 ENV_PREFIX = "DISTRIBUTER_"
 CONFIG_VARIABLE = "DISTRIBUTER_CONFIG"
@@ -94,6 +96,21 @@ class Settings(BaseSettings):
     drain_timeout_s: Seconds = 30.0
     """After SIGTERM: the longest that requests in flight may take to finish."""
 
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    """Whose X-Forwarded-* and Forwarded count: addresses and networks of the proxies in front, `unix` for all peers of
+    Unix sockets. What anybody else says of where a request came from is left out. In the environment: comma-separated.
+    Example: `127.0.0.1,10.0.0.0/8`."""
+
+    forwarded_header: bool = False
+    """Tell backends about the client in `Forwarded` (RFC 7239) too. The proxies that are trusted must then write it, or
+    leave out what clients send of it."""
+
+    host_header: Literal["preserve", "backend"] = "preserve"
+    """Host for the backends: that of the client, or the backend's own address. X-Forwarded-Host has the client's."""
+
+    via_name: str = "distributer"
+    """Name of this cluster in Via. A request that has passed it ten times is refused as a loop."""
+
     routing_headers: bool = False
     """Add `X-Distributer-Backend`, `-Route` and `-Ticket` to answers. They tell clients about the inside: off here, on
     in `distributer up`."""
@@ -107,7 +124,7 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = "text"
     """Lines for people, or for machines."""
 
-    @field_validator("backends", mode="before")
+    @field_validator("backends", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -121,6 +138,19 @@ class Settings(BaseSettings):
         if len(set(urls)) < len(urls):
             raise ValueError("a backend is named more than once")
         return urls
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        TrustedProxies(value)
+        return value
+
+    @field_validator("via_name")
+    @classmethod
+    def _is_name(cls, value: str) -> str:
+        if len(value) > 64 or not value.isascii() or not is_via_name(value.encode()):
+            raise ValueError("a name of up to 64 letters, digits and -._~!#$%&'*+^`|")
+        return value
 
     @field_validator("redis")
     @classmethod

@@ -86,6 +86,13 @@ class UpstreamTimeout(UpstreamError):
     title = "Backend timed out"
 
 
+class LoopDetected(RequestError):
+    """The request has come by here so often that it must be going round in a circle (RFC 5842 section 7.2)."""
+
+    status = 508
+    title = "Loop detected"
+
+
 class Unroutable(RequestError):
     """There is no place to send the request now; later there may be."""
 

@@ -27,6 +27,8 @@ from distributer.state.redis_client import RedisRefusedError, client_of, ping, p
 from distributer.state.redis_link import ClientLink, HotLink
 from distributer.state.redis_store import RedisStore
 from distributer.tasks import end
+from distributer.wire.forwarded import OriginRules
+from distributer.wire.node import TrustedProxies
 
 HEARTBEAT_S = 1.0
 CONTROL_TIMEOUT_S = 2.0
@@ -131,6 +133,12 @@ def options_of(settings: Settings) -> ForwardingOptions:
         claim_timeout_s=settings.claim_timeout_s,
         client_idle_timeout_s=settings.client_idle_timeout_s,
         routing_headers=settings.routing_headers,
+        origin=OriginRules(
+            trusted=TrustedProxies(settings.trusted_proxies),
+            adds_forwarded=settings.forwarded_header,
+            rewrites_host=settings.host_header == "backend",
+            via_name=settings.via_name.encode(),
+        ),
     )
 
 
@@ -139,7 +147,8 @@ def log_answer(exchange: Answered, status: int) -> None:
     head, route = exchange.head, exchange.route
     where = f"→ {route.backend.id} {route.reason.value}" if route is not None else "→ nowhere"
     ticket = f" ticket {route.ticket}" if route is not None and route.ticket is not None else ""
-    access.info("%s %s %d %s%s", head.method.decode("latin-1"), head.target.decode("latin-1"), status, where, ticket)
+    method, target = head.method.decode("latin-1"), head.target.decode("latin-1")
+    access.info("%s %s %s %d %s%s", exchange.client, method, target, status, where, ticket)
 
 
 class _Replica:

@@ -17,11 +17,12 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from distributer.doors.lifespan import CORE_KEY, OpenCore
+from distributer.doors.peer import peer_of_scope
 from distributer.errors import ClientError, DistributerError, RequestError
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.exchange import Exchange
 from distributer.forwarding.limits import HIGH_WATER_BYTES
-from distributer.wire.head import Field, Framing, RequestHead, RequestSection, ResponseHead, origin_fields
+from distributer.wire.head import Field, Framing, RequestHead, RequestSection, ResponseHead
 from distributer.wire.problem import problem
 
 Message = MutableMapping[str, Any]
@@ -33,6 +34,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 WATCH_AFTER_S = 0.25
 """An exchange that takes longer is watched for the client's leaving. A watcher costs a task: short ones have none."""
 
+_VERSIONS = ("1.1", "2", "1.0", "3")
 _SERVER_FIELDS = frozenset({b"date", b"server"})
 
 
@@ -65,14 +67,11 @@ class DistributerMiddleware:
         try:
             head = head_of(scope)
         except ClientError as error:
-            await _send_problem(send, error, scope["method"] == "HEAD", None)
+            await _send_problem(send, error, answers_head=scope["method"] == "HEAD")
             return
-        client = scope.get("client")
-        fields = origin_fields(
-            client[0].encode() if client else b"unknown", scope["scheme"].encode(), scope["http_version"].encode()
-        )
+        peer, scheme = peer_of_scope(scope, receive, head.forwarded)
         downstream = _AsgiDownstream(head)
-        exchange = Exchange(core, head, downstream, fields)
+        exchange = Exchange(core, head, downstream, core.origins.of(peer, scheme, scope["http_version"].encode()))
         await downstream.run(exchange, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,6 +118,8 @@ def head_of(scope: Scope) -> RequestHead:
     query: bytes = scope["query_string"]
     headers: list[Field] = [field for field in scope["headers"] if field[0] != b"expect"]
     version = scope["http_version"]
+    if version not in _VERSIONS:  # uvicorn hands on whatever stands in the request line
+        raise ClientError(f"HTTP/{version}", 505, "HTTP version not supported")
     if version not in ("1.0", "1.1") and all(name != b"host" for name, _ in headers):
         # HTTP/2 and later say it in :authority, which servers hand on as Host or leave out.
         headers.insert(0, (b"host", b"%b" % (scope["server"][0].encode() if scope.get("server") else b"")))
@@ -222,7 +223,7 @@ class _AsgiDownstream:
             elif started:
                 return  # without the end of the answer: the server must cut the connection
             else:
-                await _send_problem(send, event, self._head.method == b"HEAD", exchange.request_id)
+                await _send_problem(send, event, exchange, answers_head=self._head.method == b"HEAD")
                 return
 
     def _push(self, event: ResponseHead | bytes | RequestError | None) -> None:
@@ -261,8 +262,10 @@ class _AsgiDownstream:
         self._may_read.set()
 
 
-async def _send_problem(send: Send, error: RequestError, answers_head: bool, request_id: bytes | None) -> None:
-    head, body = problem(error, request_id)
+async def _send_problem(
+    send: Send, error: RequestError, exchange: Exchange | None = None, *, answers_head: bool
+) -> None:
+    head, body = problem(error, exchange.request_id, exchange.routing_fields) if exchange else problem(error)
     headers = [(name.lower(), value) for name, value in head.headers]
     if isinstance(error, ClientError):
         headers.append((b"connection", b"close"))

@@ -13,12 +13,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 from distributer.doors.lifespan import CORE_KEY
+from distributer.doors.peer import peer_of
 from distributer.errors import ClientError, ConfigError, RequestError
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.exchange import Exchange
 from distributer.forwarding.limits import HIGH_WATER_BYTES
 from distributer.wire.body import LAST_CHUNK, chunk
-from distributer.wire.head import Framing, RequestHead, ResponseHead, downstream_head, origin_fields
+from distributer.wire.head import Framing, RequestHead, ResponseHead, downstream_head
 from distributer.wire.parser import RequestParser
 from distributer.wire.problem import problem
 
@@ -45,7 +46,7 @@ class ExpressProtocol:
         "_last_active",
         "_linger_until",
         "_loop",
-        "_origin_fields",
+        "_origin",
         "_out",
         "_parser",
         "_queue",
@@ -76,7 +77,6 @@ class ExpressProtocol:
         self._current: Exchange | None = None  # whose answer is being written
         self._queue: deque[Exchange] = deque()
         self._out: list[bytes] = []
-        self._origin_fields = b""
         self._started = False
         self._chunked = False
         self._keep_alive = True
@@ -97,10 +97,7 @@ class ExpressProtocol:
         transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
         self._transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
-        peer = transport.get_extra_info("peername")
-        host = str(peer[0]).encode() if isinstance(peer, tuple) else b"unknown"
-        scheme = b"https" if transport.get_extra_info("sslcontext") else b"http"
-        self._origin_fields = origin_fields(host, scheme)
+        self._origin = self._core.origins.of(*peer_of(transport))
         # uvicorn waits for these to go when it stops.
         self._server_state.connections.add(self)  # type: ignore[arg-type]
         self._core.client_connections.add(self)
@@ -162,7 +159,7 @@ class ExpressProtocol:
     def request_started(self, head: RequestHead) -> None:
         if head.method == b"CONNECT":
             raise ClientError("CONNECT is for proxies that a client has chosen", 405, "Method not allowed")
-        self._incoming = exchange = Exchange(self._core, head, self, self._origin_fields)
+        self._incoming = exchange = Exchange(self._core, head, self, self._origin)
         if self._current is None:
             self._current = exchange
             exchange.start()
@@ -225,11 +222,9 @@ class ExpressProtocol:
             self._out = []
             self._transport.abort()
             return
-        current = self._current
-        assert current is not None
         if isinstance(error, ClientError):
             self._keep_alive = False
-        self._answer_problem(error, current.request_id)
+        self._answer_problem(error)
         self.finish()
 
     def pause_reading(self) -> None:
@@ -244,13 +239,14 @@ class ExpressProtocol:
 
     # The ends.
 
-    def _answer_problem(self, error: RequestError, request_id: bytes | None) -> None:
-        head, body = problem(error, request_id)
+    def _answer_problem(self, error: RequestError) -> None:
         current = self._current
         if current is not None:
+            head, body = problem(error, current.request_id, current.routing_fields)
             answers_head = current.head.method == b"HEAD"
             self.start(head)
         else:
+            head, body = problem(error)
             answers_head = False
             self._out.append(downstream_head(head, is_http11=True, keep_alive=False))
         if not answers_head:
@@ -271,7 +267,7 @@ class ExpressProtocol:
             # On the loop, not on the stack: a long queue of refused requests must not recurse.
             self._loop.call_soon(self._start_queued, exchange)
         elif self._rejection is not None:
-            self._answer_problem(self._rejection, None)
+            self._answer_problem(self._rejection)
             self.flush()
             self._close()
         elif self._core.is_draining:
@@ -300,7 +296,7 @@ class ExpressProtocol:
             self._queue.remove(incoming)
         self._rejection = error
         if self._current is None:
-            self._answer_problem(error, None)
+            self._answer_problem(error)
             self.flush()
             self._close()
 

@@ -18,6 +18,7 @@ from distributer.routing.ring import Ring
 from distributer.routing.route import Route
 from distributer.state.fallback import Fallback
 from distributer.state.store import Store
+from distributer.wire.forwarded import OriginRules, Origins
 from distributer.wire.head import RequestHead
 
 UNREACHABLE_S = 1.0
@@ -36,6 +37,7 @@ class ForwardingOptions:
     """The longest that a create or a delete may take: the claims' deadline in Redis is a little later."""
     client_idle_timeout_s: float = 75.0
     routing_headers: bool = False
+    origin: OriginRules = field(default_factory=OriginRules)
 
 
 class Checked(Protocol):
@@ -61,6 +63,10 @@ class Answered(Protocol):
     head: RequestHead
     route: Route | None
 
+    @property
+    def client(self) -> str:
+        """The address of the client."""
+
 
 class ForwardingCore:
     """One replica's way to the backends: its ring, its pools, its counters."""
@@ -76,6 +82,7 @@ class ForwardingCore:
         self.clock = clock or Clock()
         self.store = store
         self.fallback = Fallback()
+        self.origins = Origins(self.options.origin)
         self.metrics = Metrics()
         self.ring = Ring(tuple(backends))
         self.replica_id = f"{os.getpid():x}-{os.urandom(4).hex()}"

@@ -25,6 +25,7 @@ from distributer.errors import (
     ClientGone,
     ConnectFailed,
     ConnectionStale,
+    LoopDetected,
     RequestError,
     StateError,
     Unroutable,
@@ -40,12 +41,15 @@ from distributer.routing.claim import outcome_of
 from distributer.routing.item import FindOwner, Rotate, TakeClaim, need_of
 from distributer.routing.route import Decision, Reason, Route, TakeTicket, choose_by_owner, choose_by_ticket
 from distributer.wire.body import LAST_CHUNK, chunk
+from distributer.wire.forwarded import Origin
 from distributer.wire.head import Field, Framing, RequestHead, ResponseHead, upstream_head
 
 KEPT_BODY_BYTES = 64 * 1024
 """How much of a request's body is kept to be sent again, and is taken before there is a connection."""
 HELD_ANSWER_BYTES = 256 * 1024
 """How much of an answer is taken while its claim is being settled."""
+
+_ROUTING_FIELDS = frozenset({b"x-distributer-backend", b"x-distributer-route", b"x-distributer-ticket"})
 
 
 class Phase(IntEnum):
@@ -72,7 +76,7 @@ class Exchange:
         "_in_doubt",
         "_is_retried",
         "_kept",
-        "_origin_fields",
+        "_origin",
         "_reading_paused",
         "_request_done",
         "_started_at",
@@ -87,7 +91,7 @@ class Exchange:
         "route",
     )
 
-    def __init__(self, core: ForwardingCore, head: RequestHead, downstream: Downstream, origin_fields: bytes) -> None:
+    def __init__(self, core: ForwardingCore, head: RequestHead, downstream: Downstream, origin: Origin) -> None:
         self.head = head
         self.phase = Phase.NEW
         self.request_id = head.request_id or core.new_request_id()
@@ -97,7 +101,7 @@ class Exchange:
         """Coarse time, in seconds, by which a claimed request must have ended."""
         self._core = core
         self._downstream = downstream
-        self._origin_fields = origin_fields
+        self._origin = origin
         self._claim: Claim | None = None
         self._connection: UpstreamConnection | None = None
         self._waiter: Waiter | None = None
@@ -122,6 +126,25 @@ class Exchange:
         """Whether all of the request has come."""
         return self._request_done
 
+    @property
+    def client(self) -> str:
+        """The address of the client, as far as it can be known: behind trusted proxies, the one that they name."""
+        return self._origin.client(self.head.forwarded)
+
+    @property
+    def routing_fields(self) -> list[Field]:
+        """What the answer tells about the way of its request: nothing, unless the settings want it."""
+        route = self.route
+        if route is None or not self._core.options.routing_headers:
+            return []
+        fields: list[Field] = [
+            (b"X-Distributer-Backend", route.backend.url.encode()),
+            (b"X-Distributer-Route", route.reason.value.encode()),
+        ]
+        if route.ticket is not None:
+            fields.append((b"X-Distributer-Ticket", b"%d" % route.ticket))
+        return fields
+
     # What doors call.
 
     def start(self) -> None:
@@ -130,6 +153,9 @@ class Exchange:
         self._started_at = time.perf_counter()
         core = self._core
         core.metrics.requests += 1
+        if self.head.section.forwarded and self._origin.is_loop(self.head.forwarded):
+            self._abort(LoopDetected("the request has been passed on in a circle: see its Via"))
+            return
         need = need_of(self.head.method, self.head.target, core.options.rules)
         if isinstance(need, Rotate):
             core.store.ticket(self._got_ticket)
@@ -299,7 +325,7 @@ class Exchange:
         metrics = self._core.metrics.backend(route.backend.id)
         metrics.requests += 1
         metrics.in_flight += 1
-        data = upstream_head(self.head, route.backend.authority, self._origin_fields, self.request_id)
+        data = upstream_head(self.head, route.backend.authority, self._origin, self.request_id)
         if kept:
             data = b"".join([data, *kept])
         connection.send(self, data, answers_head=self.head.method == b"HEAD", done=self._request_done)
@@ -384,7 +410,8 @@ class Exchange:
         core = self._core
         core.note_reached(route.backend)
         if core.options.routing_headers:
-            head = head.with_fields(_routing_headers(route))
+            # A backend cannot say where its answer came from: the client is to believe these fields.
+            head = head.with_fields(self.routing_fields, instead_of=_ROUTING_FIELDS)
         claim = self._claim
         if claim is None:
             self._downstream.start(head)
@@ -525,13 +552,3 @@ class Exchange:
         self._drop_claim()
         if self._core.on_answer is not None:
             self._core.on_answer(self, status)
-
-
-def _routing_headers(route: Route) -> list[Field]:
-    fields = [
-        (b"X-Distributer-Backend", route.backend.url.encode()),
-        (b"X-Distributer-Route", route.reason.value.encode()),
-    ]
-    if route.ticket is not None:
-        fields.append((b"X-Distributer-Ticket", b"%d" % route.ticket))
-    return fields

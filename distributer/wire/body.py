@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from distributer.wire.forwarded import UNTRUSTED
 from distributer.wire.grammar import CHUNK_LINE, CRLF, END_OF_HEAD, FIELDS, illegal_byte, why_no_fields
 
 MAX_CHUNK_LINE_BYTES = 1024
@@ -18,13 +19,12 @@ MAX_EXTENSION_BYTES = 16 * 1024
 """Of one message. More is an attempt to make us read much for little."""
 MAX_TRAILER_BYTES = 16 * 1024
 
-NO_TRAILERS = frozenset(
+NO_TRAILERS = UNTRUSTED | frozenset(
     {
         b"authorization", b"cache-control", b"connection", b"content-encoding", b"content-length", b"content-range",
-        b"content-type", b"cookie", b"date", b"expect", b"forwarded", b"host", b"keep-alive", b"max-forwards",
+        b"content-type", b"cookie", b"date", b"expect", b"host", b"keep-alive", b"max-forwards",
         b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"range", b"set-cookie", b"te", b"trailer",
-        b"transfer-encoding", b"upgrade", b"via", b"www-authenticate", b"x-forwarded-for", b"x-forwarded-host",
-        b"x-forwarded-proto", b"x-request-id",
+        b"transfer-encoding", b"upgrade", b"www-authenticate", b"x-request-id",
     }
 )  # fmt: skip
 """Fields that mean nothing at the end, and harm where somebody believes them."""

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from enum import IntEnum
 
 from distributer.errors import ClientError
+from distributer.wire.elements import Field as Field
+from distributer.wire.forwarded import UNTRUSTED, Origin, without_host
 from distributer.wire.grammar import ABSOLUTE_FORM, CRLF, FIELDS, HOST, ORIGIN_FORM, why_no_fields
-
-Field = tuple[bytes, bytes]
 
 HOP_BY_HOP = frozenset(
     {
@@ -28,9 +28,6 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-UNTRUSTED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"via"})
-"""Fields that tell where a request came from. Those that a client sent count only if it is a trusted proxy."""
-
 PROTECTED = frozenset(
     {b"host", b"content-length", b"cache-control", b"authorization", b"cookie", b"x-request-id", *UNTRUSTED}
 )
@@ -56,8 +53,8 @@ class RequestSection:
     """The header section of a request.
 
     `lines` holds the end-to-end fields, serialised as they came. `request_id` is the client's if it is sound, else
-    None. `forwarded` are the fields about the client's origin, to be believed only from a trusted proxy. `upgrade` is
-    the protocols that the client offers to change to.
+    None. `forwarded` holds the fields of UNTRUSTED, with lower-case names: to be believed only from a trusted proxy.
+    `upgrade` is the protocols that the client offers to change to.
     """
 
     __slots__ = (
@@ -72,7 +69,7 @@ class RequestSection:
         "raw",
         "request_id",
         "takes_trailers",
-        "tell",
+        "told",
         "upgrade",
     )
 
@@ -90,7 +87,7 @@ class RequestSection:
         self.forwarded: list[Field] = []
         self.takes_trailers = False
         self.upgrade: bytes | None = None
-        self.tell: tuple[bytes, bytes] | None = None
+        self.told: tuple[Origin, bytes] | None = None
         kept: list[bytes] = []
         host: bytes | None = None
         connection: bytes | None = None
@@ -207,6 +204,11 @@ class RequestHead:
         return self.section.host
 
     @property
+    def forwarded(self) -> list[Field]:
+        """What the client says of where the request comes from."""
+        return self.section.forwarded
+
+    @property
     def content_length(self) -> int:
         """The body's length in bytes, if its framing is LENGTH."""
         return self.section.content_length
@@ -289,44 +291,35 @@ def is_sound_request_id(value: bytes) -> bool:
     return 0 < len(value) <= MAX_REQUEST_ID_BYTES and REQUEST_ID_BYTES.issuperset(value)
 
 
-def upstream_head(head: RequestHead, authority: bytes, origin_fields: bytes, request_id: bytes) -> bytes:
+def upstream_head(head: RequestHead, authority: bytes, origin: Origin, request_id: bytes) -> bytes:
     """Serialise a request's head for a backend.
 
-    `authority` stands in for a Host that an HTTP/1.0 client did not send; `origin_fields` are the lines that tell about
-    the client (`origin_fields`), ready made; `request_id` is the client's or a new one.
+    `authority`, the backend's, stands in for a Host that an HTTP/1.0 client did not send, or for any, as the settings
+    have it; `origin` tells about the client; `request_id` is the client's or a new one.
     """
     section = head.section
-    told = section.tell
-    if told is None or told[0] is not origin_fields:
-        section.tell = told = (origin_fields, _told(section, origin_fields))
-    if section.host is not None:
-        return b"%b %b HTTP/1.1\r\n%bX-Request-ID: %b\r\n\r\n" % (head.method, head.target, told[1], request_id)
-    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%bX-Request-ID: %b\r\n\r\n" % (
-        head.method,
-        head.target,
-        authority,
-        told[1],
-        request_id,
-    )
+    told = section.told
+    if told is None or told[0] is not origin:
+        told = section.told = (origin, _told(section, origin))
+    if section.host is None or origin.rewrites_host:
+        return b"%b %b HTTP/1.1\r\nHost: %b\r\n%bX-Request-ID: %b\r\n\r\n" % (
+            head.method,
+            head.target,
+            authority,
+            told[1],
+            request_id,
+        )
+    return b"%b %b HTTP/1.1\r\n%bX-Request-ID: %b\r\n\r\n" % (head.method, head.target, told[1], request_id)
 
 
-def _told(section: RequestSection, origin_fields: bytes) -> bytes:
-    """Put together what a backend is told with each request that has this section."""
-    return b"%b%b%b%b%b" % (
-        section.lines,
-        origin_fields,
-        b"X-Forwarded-Host: %b\r\n" % section.host if section.host is not None else b"",
+def _told(section: RequestSection, origin: Origin) -> bytes:
+    """Put together what a backend is told with each request that has this section and comes from there."""
+    return b"%b%b%b%b" % (
+        without_host(section.lines) if origin.rewrites_host else section.lines,
+        origin.lines(section.host, section.forwarded, is_http11=section.is_http11),
         b"Transfer-Encoding: chunked\r\n" if section.framing is Framing.CHUNKED else b"",
         b"Connection: TE\r\nTE: trailers\r\n" if section.takes_trailers else b"",
     )
-
-
-def origin_fields(client_host: bytes, scheme: bytes, version: bytes = b"1.1") -> bytes:
-    """Serialise the fields that tell the backend about an untrusted client: the same for all requests of a connection.
-
-    What such a client says of itself (RFC 7239 section 8.1: it can say anything) has been left out of the head.
-    """
-    return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nVia: %b distributer\r\n" % (client_host, scheme, version)
 
 
 class ResponseHead:
@@ -426,12 +419,13 @@ class ResponseHead:
             headers = self._headers = [(name, value.strip(b" \t")) for name, _, value in parts]
         return headers
 
-    def with_fields(self, fields: Iterable[Field]) -> ResponseHead:
-        """Return the head with these fields behind its own."""
+    def with_fields(self, fields: Iterable[Field], *, instead_of: frozenset[bytes]) -> ResponseHead:
+        """Return the head with these fields behind its own, less those of the names given in lower case."""
         head = ResponseHead.__new__(ResponseHead)
         for name in ("status", "reason", "framing", "content_length", "keep_alive"):
             setattr(head, name, getattr(self, name))
-        head.lines = self.lines + _serialised(fields)
+        kept = [line for line in self.lines.split(CRLF)[:-1] if line.partition(b":")[0].lower() not in instead_of]
+        head.lines = b"".join([b"%b\r\n" % line for line in kept]) + _serialised(fields)
         head._headers = head._wire = None
         return head
 

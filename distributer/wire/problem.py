@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from http import HTTPStatus
 
 from distributer.errors import RequestError
 from distributer.wire.head import Field, ResponseHead
 
 
-def problem(error: RequestError, request_id: bytes | None = None) -> tuple[ResponseHead, bytes]:
-    """Make the head and the body of the answer to an error."""
+def problem(
+    error: RequestError, request_id: bytes | None = None, more: Iterable[Field] = ()
+) -> tuple[ResponseHead, bytes]:
+    """Make the head and the body of the answer to an error. `more`: fields that it has besides."""
     text = {"type": "about:blank", "title": error.title, "status": error.status, "detail": str(error)}
     if request_id is not None:
         text["request_id"] = request_id.decode("latin-1")
@@ -22,6 +25,9 @@ def problem(error: RequestError, request_id: bytes | None = None) -> tuple[Respo
     ]
     if error.retry_after_s is not None:
         headers.append((b"Retry-After", b"%d" % error.retry_after_s))
+    if request_id is not None:
+        headers.append((b"X-Request-ID", request_id))
+    headers += more
     return ResponseHead.of(error.status, _phrase(error.status), headers), body
 
 

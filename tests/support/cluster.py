@@ -46,27 +46,29 @@ async def served(*apps: Any, **options: Any) -> AsyncIterator[list[int]]:
     """Serve each ASGI application with uvicorn on a free port of 127.0.0.1, and yield the ports."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in apps]
-        servers = []
-        for app, sock in zip(apps, sockets, strict=True):
+        for sock in sockets:
             sock.bind(("127.0.0.1", 0))
-            config = uvicorn.Config(
-                app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1, **options
-            )
-            servers.append(_Server(config))
-        tasks = [
-            asyncio.create_task(server.serve(sockets=[sock])) for server, sock in zip(servers, sockets, strict=True)
-        ]
-
-        async def started() -> bool:
-            return all(server.started or task.done() for server, task in zip(servers, tasks, strict=True))
-
-        try:
-            await wait_until_async(started, "the servers have started")
+        async with served_on(sockets, apps, **options):
             yield [sock.getsockname()[1] for sock in sockets]
-        finally:
-            for server in servers:
-                server.stopping.set()
-            await asyncio.gather(*tasks)
+
+
+@asynccontextmanager
+async def served_on(sockets: Sequence[socket.socket], apps: Sequence[Any], **options: Any) -> AsyncIterator[None]:
+    """Serve each ASGI application with uvicorn on a bound socket."""
+    options = {"log_config": None, "access_log": False, "ws": "none", "timeout_graceful_shutdown": 1, **options}
+    servers = [_Server(uvicorn.Config(app, **options)) for app in apps]
+    tasks = [asyncio.create_task(server.serve(sockets=[sock])) for server, sock in zip(servers, sockets, strict=True)]
+
+    async def started() -> bool:
+        return all(server.started or task.done() for server, task in zip(servers, tasks, strict=True))
+
+    try:
+        await wait_until_async(started, "the servers have started")
+        yield
+    finally:
+        for server in servers:
+            server.stopping.set()
+        await asyncio.gather(*tasks)
 
 
 @asynccontextmanager

@@ -121,6 +121,22 @@ def test_a_backend_has_one_spelling(url: str) -> None:
     assert load(backends=(url,)).backends == ("http://a:80",)
 
 
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        ("", ()),
+        ("127.0.0.1", ("127.0.0.1",)),
+        (" 10.0.0.0/8, ::1 ,2001:db8::/32,unix,", ("10.0.0.0/8", "::1", "2001:db8::/32", "unix")),
+    ],
+)
+def test_trusted_proxies_are_addresses_and_networks_separated_by_commas(value: str, read: tuple[str, ...]) -> None:
+    set_environment(TRUSTED_PROXIES=value)
+    assert load().trusted_proxies == read
+    clear_environment()
+    HERE.write_text(f"trusted_proxies = {list(read)!r}\n")
+    assert load().trusted_proxies == read
+
+
 # Mistakes.
 
 WRONG = [
@@ -160,6 +176,19 @@ WRONG = [
     ("wait_redis_s", "inf"),
     ("max_connections", "0"),
     ("max_waiting", "-1"),
+    ("trusted_proxies", "proxy.example"),
+    ("trusted_proxies", "10.0.0.1/8"),
+    ("trusted_proxies", "10.0.0.0/33"),
+    ("trusted_proxies", "127.0.0.1,*"),
+    ("trusted_proxies", "::ffff:10.0.0.0/104"),
+    ("trusted_proxies", "127.0.0.1:80"),
+    ("forwarded_header", "maybe"),
+    ("host_header", "keep"),
+    ("via_name", ""),
+    ("via_name", "two words"),
+    ("via_name", "a,b"),
+    ("via_name", "caf\u00e9"),
+    ("via_name", "a" * 65),
     ("routing_headers", "maybe"),
     ("access_log", "2"),
     ("log_level", "loud"),

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from distributer.errors import ClientError, RequestError, Unroutable, UpstreamError
 from distributer.wire.body import chunk
+from distributer.wire.forwarded import UNTRUSTED, Origin, OriginRules
 from distributer.wire.head import (
     HOP_BY_HOP,
     PROTECTED,
-    UNTRUSTED,
     Field,
     Framing,
     RequestHead,
@@ -21,14 +21,13 @@ from distributer.wire.head import (
     ResponseHead,
     downstream_head,
     is_sound_request_id,
-    origin_fields,
     upstream_head,
 )
 from distributer.wire.problem import problem
 
 HOST = (b"Host", b"shop")
 ID = b"0123-4"
-ORIGIN = b"X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: http\r\nVia: 1.1 distributer\r\n"
+ORIGIN = Origin(OriginRules(), "10.0.0.1", b"http")
 
 
 def request(*fields: Field, method: bytes = b"GET", target: bytes = b"/", is_http11: bool = True) -> RequestHead:
@@ -100,18 +99,19 @@ def test_what_a_client_says_of_where_it_comes_from_is_set_aside() -> None:
     sent = upstream_head(head, b"127.0.0.1:8000", ORIGIN, ID)
     assert sent.count(b"X-Forwarded-For:") == sent.count(b"Via:") == 1
     assert b"1.2.3.4" not in sent
+    assert b"Via: 1.1 other, 1.1 distributer\r\n" in sent
 
 
 def test_a_request_is_sent_on_with_what_the_backend_should_know() -> None:
     head = request((b"Accept", b"*/*"), (b"Connection", b"close"), method=b"DELETE", target=b"/items/%37?x=y")
-    assert upstream_head(head, b"127.0.0.1:8000", origin_fields(b"10.0.0.1", b"http"), ID) == (
+    assert upstream_head(head, b"127.0.0.1:8000", ORIGIN, ID) == (
         b"DELETE /items/%37?x=y HTTP/1.1\r\n"
         b"Host: shop\r\n"
         b"Accept: */*\r\n"
         b"X-Forwarded-For: 10.0.0.1\r\n"
         b"X-Forwarded-Proto: http\r\n"
-        b"Via: 1.1 distributer\r\n"
         b"X-Forwarded-Host: shop\r\n"
+        b"Via: 1.1 distributer\r\n"
         b"X-Request-ID: 0123-4\r\n"
         b"\r\n"
     )
@@ -128,6 +128,17 @@ def test_a_request_of_http_1_0_without_a_host_gets_the_backends() -> None:
     sent = upstream_head(head, b"127.0.0.1:8000", ORIGIN, ID)
     assert sent.startswith(b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8000\r\n")
     assert b"X-Forwarded-Host" not in sent, "the client named none"
+    assert b"\r\nVia: 1.0 distributer\r\n" in sent
+
+
+def test_the_backend_may_be_told_its_own_name() -> None:
+    fields = [(b"A-Host", b"host: 1"), (b"hOst", b"shop:80"), (b"Host-B", b"2")]
+    head = RequestHead(b"GET", b"/", RequestSection.of(fields))
+    assert head.section.lines in upstream_head(head, b"127.0.0.1:8000", ORIGIN, ID)
+    own = Origin(OriginRules(rewrites_host=True), "10.0.0.1", b"http")
+    sent = upstream_head(head, b"127.0.0.1:8000", own, ID)
+    assert sent.startswith(b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nA-Host: host: 1\r\nHost-B: 2\r\n")
+    assert b"X-Forwarded-Host: shop:80\r\n" in sent
 
 
 NAMES = st.sampled_from(
@@ -493,10 +504,17 @@ def test_a_problem_says_what_and_where(error: RequestError, start: bytes, retry_
     fields = dict(head.headers)
     assert fields[b"Content-Type"] == b"application/problem+json"
     assert fields[b"Cache-Control"] == b"no-store"
+    assert fields[b"X-Request-ID"] == ID
     assert fields.get(b"Retry-After") == retry_after
     assert downstream_head(head, is_http11=True, keep_alive=True).startswith(start)
 
 
 def test_a_problem_before_there_is_a_request_has_no_request_id() -> None:
-    _, body = problem(ClientError("not HTTP"))
+    head, body = problem(ClientError("not HTTP"))
     assert "request_id" not in json.loads(body)
+    assert b"X-Request-ID" not in dict(head.headers)
+
+
+def test_a_problem_tells_how_its_request_was_routed_where_that_is_known() -> None:
+    head, _ = problem(Unroutable("nobody is up"), ID, [(b"X-Distributer-Route", b"sticky")])
+    assert head.headers[-1] == (b"X-Distributer-Route", b"sticky")
