@@ -5,12 +5,14 @@
                     └──────────────►└──► CLOSED   (closed by either side, cut short, or not fit to be reused)
 
 A connection serves one attempt at a time, its *user*. It is reused only after an answer that was complete, to a request
-that was completely sent, with nothing left over: any doubt about where a message ends closes it.
+that was completely sent, with nothing left over: any doubt about where a message ends closes it. And not when it is
+old: behind a name or a balancer that spreads connections, a pool that never renews its own never sees a new backend.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Protocol, cast
 
 from distributer.clock import Clock
@@ -76,6 +78,7 @@ class UpstreamConnection(asyncio.Protocol):
         "deadline",
         "idle_since",
         "requests",
+        "retires_at",
         "user",
     )
 
@@ -94,6 +97,10 @@ class UpstreamConnection(asyncio.Protocol):
         self.idle_since = 0.0
         self.deadline = 0.0
         """Coarse time, in seconds, at which the backend has been silent for too long."""
+        # Spread a little, or the connections of one burst would all be renewed in one burst.
+        age_s = pool.limits.lifetime_s * random.uniform(0.8, 1.0)  # noqa: S311 - not a secret
+        self.retires_at = pool.clock.now + age_s
+        """Coarse time, in seconds, from which on it is not used again."""
 
     def __repr__(self) -> str:
         state = "CLOSED" if self._transport is None else "BUSY" if self.user is not None else "IDLE"
@@ -230,7 +237,8 @@ class UpstreamConnection(asyncio.Protocol):
             return  # a 1xx: the answer itself is still to come
         self.user = None
         self._response = None
-        self._is_reusable = self._request_done and head.keep_alive
+        # What the backend has not taken yet is in the way of the next request, and nobody would be told to wait.
+        self._is_reusable = self._request_done and head.keep_alive and self._writable
         user.response_finished()
 
     # The ends.
