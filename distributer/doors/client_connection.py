@@ -239,7 +239,7 @@ class ClientConnection(asyncio.Protocol, ABC):
         else:
             transport.close()
         # Not even a connection that is closing may wait for its client for ever.
-        self._core.wheel.watch(self, now + LINGER_S)
+        self._core.wheel.watch(self, now + min(LINGER_S, self._core.options.clients.idle_timeout_s / 4))
 
     def _may_linger(self) -> bool:
         if self._is_admitted:

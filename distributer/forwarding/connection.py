@@ -12,7 +12,9 @@ old: behind a name or a balancer that spreads connections, a pool that never ren
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import socket
 from typing import Protocol, cast
 
 from distributer.clock import Clock
@@ -196,6 +198,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Let the transport close; `connection_lost` follows."""
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self.user is not None:
+            self._take_rest()
         self._transport = None
         user = self.user
         if user is not None and exc is None and self._ends_by_close():
@@ -242,6 +246,21 @@ class UpstreamConnection(asyncio.Protocol):
         user.response_finished()
 
     # The ends.
+
+    def _take_rest(self) -> None:
+        """Take what had come before sending failed.
+
+        A backend that refuses a request early, and closes, resets what is still sent to it. Its answer may have come
+        before that, and be unread.
+        """
+        assert self._transport is not None
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return
+        with contextlib.suppress(OSError), socket.fromfd(sock.fileno(), sock.family, sock.type) as copy:
+            copy.setblocking(False)
+            while self.user is not None and (data := copy.recv(HIGH_WATER_BYTES)):
+                self.data_received(data)
 
     def _restart_deadline(self) -> None:
         limits = self._pool.limits
