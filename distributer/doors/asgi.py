@@ -147,6 +147,7 @@ class _AsgiDownstream:
         self.slot = 0
         self._events: deque[ResponseHead | bytes | RequestError | None] = deque()
         self._buffered = 0
+        self._started = False
         self._paused = False
         self._wake: asyncio.Future[None] | None = None
         self._may_read = asyncio.Event()
@@ -218,7 +219,6 @@ class _AsgiDownstream:
         return pace.deadline
 
     async def _write(self, exchange: Exchange, send: Send) -> None:
-        started = False
         while True:
             while not self._events:
                 self._wake = self._loop.create_future()
@@ -234,17 +234,17 @@ class _AsgiDownstream:
                     self._paused = False
                     exchange.resume_answer()
             elif isinstance(event, ResponseHead):
-                started = True
+                self._started = True
                 left_out = _SERVER_FIELDS
                 if event.status in (204, 304):
                     left_out = _SERVER_FIELDS | {b"content-length"}  # servers would wait for that much of a body
                 headers = [(name.lower(), value) for name, value in event.headers if name.lower() not in left_out]
                 await send({"type": "http.response.start", "status": event.status, "headers": headers})
             elif event is None:
-                if started:
+                if self._started:
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
                 return
-            elif started:
+            elif self._started:
                 self._core.refusals.note(event, self._client, self._head, self._core.clock.now)
                 return  # without the end of the answer: the server must cut the connection
             else:
@@ -279,6 +279,8 @@ class _AsgiDownstream:
         self._push(None)
 
     def abort(self, error: RequestError) -> None:
+        if not self._started:
+            self._events.clear()  # the head has not gone out: the error can be the answer
         self._push(error)
 
     def pause_reading(self) -> None:

@@ -73,7 +73,7 @@ class ExpressProtocol(ClientConnection):
         self._unparsed = b""  # behind more requests than are read ahead
         self._out: list[bytes] = []
         self._origin_fields = b""
-        self._started = False
+        self._started = b""  # the head of the answer that is being written
         self._chunked = False
         self._keep_alive = True
         self._is_paused = False
@@ -192,7 +192,6 @@ class ExpressProtocol(ClientConnection):
         current = self._current
         assert current is not None
         request = current.head
-        self._started = True
         self._chunked = head.framing >= Framing.CHUNKED and request.is_http11
         keep_alive = (
             self._keep_alive
@@ -203,7 +202,8 @@ class ExpressProtocol(ClientConnection):
             and (request.is_http11 or head.framing < Framing.CHUNKED)
         )
         self._keep_alive = keep_alive
-        self._out.append(downstream_head(head, is_http11=request.is_http11, keep_alive=keep_alive))
+        self._started = downstream_head(head, is_http11=request.is_http11, keep_alive=keep_alive)
+        self._out.append(self._started)
 
     def write(self, data: bytes) -> None:
         self._out.append(chunk(data) if self._chunked else data)
@@ -227,8 +227,9 @@ class ExpressProtocol(ClientConnection):
         current = self._current
         assert current is not None
         self._core.refusals.note(error, self._client, current.head, self._core.clock.now)
-        if self._started:
-            self._out = []
+        has_gone_out = self._started and not (self._out and self._out[0] is self._started)
+        self._out = []
+        if has_gone_out:
             self._cut()
             return
         if isinstance(error, ClientError):
@@ -307,7 +308,7 @@ class ExpressProtocol(ClientConnection):
     def _next(self) -> None:
         """Go on with the next request of this connection, or close it."""
         self._current = None
-        self._started = False
+        self._started = b""
         self._chunked = False
         self._is_held_back = False
         self._idle_since = self._core.clock.now

@@ -155,22 +155,24 @@ async def test_a_body_that_stops_after_the_answer_has_begun_gets_the_client_cut_
     assert door in ("asgi", "express")
 
 
-async def test_a_client_that_is_held_back_by_the_backend_is_not_slow(front: Front) -> None:
+@pytest.mark.parametrize("stops", [False, True], ids=["goes on", "stops then"])
+async def test_a_client_that_is_held_back_by_the_backend_is_not_slow(front: Front, stops: bool) -> None:
     go_on = asyncio.Event()
     size = 12_000_000
 
     async def script(_message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await go_on.wait()
-        await reader.readexactly(size)
+        await reader.readexactly(size + stops)
         writer.write(ok(b"all"))
 
-    async with front(script, reads_body=False, body_timeout_s=0.3) as (port, _), connected(port) as client:
-        client.writer.write(request("PUT", "/", f"Content-Length: {size}") + b"x" * size)
+    async with front(script, reads_body=False, body_timeout_s=0.2) as (port, _), connected(port) as client:
+        client.writer.write(request("PUT", "/", f"Content-Length: {size + stops}") + b"x" * size)
         answer = asyncio.create_task(client.answer())
         # It is stuck for several spans, and nothing is wrong with it.
-        assert not (await asyncio.wait([answer], timeout=1.0))[0]
+        assert not (await asyncio.wait([answer], timeout=0.7))[0]
         go_on.set()
-        assert (await answer).body == b"all"
+        # From now on it is its turn.
+        assert (await answer).status == (408 if stops else 200)
 
 
 @pytest.mark.usefixtures("express_only")
@@ -581,6 +583,27 @@ async def test_an_answer_that_breaks_never_ends_cleanly_and_its_connection_is_no
             assert not rest.endswith(b"0\r\n\r\n") if framing == CHUNKED else len(rest) < 10
         assert (await ask(port, request())).body == b"sound"
     assert it.connections == 2
+
+
+@pytest.mark.parametrize(("framing", "body", "closes"), [case for case in BROKEN if not case.values[2]])
+async def test_an_answer_that_breaks_before_its_head_has_gone_out_is_a_502(
+    front: Front, framing: str, body: bytes, closes: bool
+) -> None:
+    raw = f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n".encode() + body
+    async with front(replies(raw, ok(b"sound"))) as (port, it), connected(port) as client:
+        answer = await client.ask(request())
+        assert (answer.status, b"malformed" in answer.body) == (502, True)
+        assert (await client.ask(request())).body == b"sound"
+    assert it.connections == 2
+
+
+@pytest.mark.usefixtures("express_only")
+async def test_an_http_1_0_client_may_keep_its_connection(front: Front) -> None:
+    async with front(replies(ok(b"one"))) as (port, it), connected(port) as client:
+        for _ in range(2):
+            answer = await client.ask(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            assert (answer.body, answer.value("connection")) == (b"one", b"keep-alive")
+    assert it.connections == 1
 
 
 @pytest.mark.usefixtures("express_only")
