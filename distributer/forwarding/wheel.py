@@ -66,10 +66,8 @@ class Wheel:
         if last < first:
             return
         self._turned = last
-        # After a pause of the whole process there are more ticks to catch up on than slots.
-        slots = range(first, last + 1) if last - first < len(self._slots) else sorted(self._slots)
-        for slot in slots:
-            held = self._slots.get(slot) if slot <= last else None
+        for slot in range(first, last + 1):
+            held = self._slots.get(slot)
             # One by one: a look may take others out, whatever slot they stand in.
             while held:
                 it = held.pop()

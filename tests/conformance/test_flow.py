@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from distributer.doors import client_connection
 from distributer.forwarding.exchange import Exchange
 from distributer.routing.claim import MAX_CLAIMS, decode
 from tests.conformance.conftest import Front
@@ -463,7 +464,10 @@ async def test_any_number_of_pipelined_requests_is_answered_in_order_and_few_are
 
 
 @pytest.mark.usefixtures("express_only")
-async def test_a_body_that_begins_behind_another_request_is_read_on_when_it_is_its_turn(front: Front) -> None:
+@pytest.mark.parametrize("half", [1_000, 100_000])
+async def test_a_body_that_begins_behind_another_request_is_read_on_when_it_is_its_turn(
+    front: Front, half: int
+) -> None:
     go_on = asyncio.Event()
 
     async def script(message: Message, _reader: object, writer: asyncio.StreamWriter) -> None:
@@ -472,12 +476,51 @@ async def test_a_body_that_begins_behind_another_request_is_read_on_when_it_is_i
         writer.write(ok(b"%d" % len(message.body)))
 
     async with front(script) as (port, it), connected(port) as client:
-        await client.send(request() + request("PUT", "/", "Content-Length: 200000") + b"x" * 100_000)
+        await client.send(request() + request("PUT", "/", f"Content-Length: {2 * half}") + b"x" * half)
         await until(lambda: it.requests, "the first is in flight")
         go_on.set()
         assert (await client.answer()).body == b"0"
-        await client.send(b"x" * 100_000)
-        assert (await client.answer()).body == b"200000"
+        await client.send(b"x" * half)
+        assert (await client.answer()).body == b"%d" % (2 * half)
+
+
+@pytest.mark.usefixtures("express_only")
+async def test_a_body_that_begins_behind_another_request_waits_for_a_connection_unread(front: Front) -> None:
+    gates = {b"/a": asyncio.Event(), b"/b": asyncio.Event(), b"/c": asyncio.Event()}
+    moved, size = 0, 50_000_000
+
+    async def script(message: Message, _reader: object, writer: asyncio.StreamWriter) -> None:
+        path = message.start.split(b" ")[1]
+        if path in gates:
+            await gates[path].wait()
+        writer.write(ok(path))
+
+    bounds = {"backend_max_in_flight": 1, "backend_wait_timeout_s": 30}
+    async with front(script, **bounds) as (port, it), connected(port) as first, connected(port) as third:  # noqa: SIM117
+        async with connected(port) as second:
+            await first.send(request("GET", "/a"))
+            await until(lambda: len(it.requests) == 1, "/a is in flight")
+            body = request("PUT", "/d", f"Content-Length: {size}") + b"x" * 100_000
+            await second.send(request("GET", "/b") + body)
+            gates[b"/a"].set()
+            await until(lambda: len(it.requests) == 2, "/b is in flight")
+            await third.send(request("GET", "/c"))
+            await stalled(lambda: 1)  # /c is in line
+            gates[b"/b"].set()
+            assert (await second.answer()).body == b"/b"
+            await until(lambda: len(it.requests) == 3, "/c is in flight, and /d in line")
+
+            async def send_rest() -> None:
+                nonlocal moved
+                for _ in range(100_000, size, 100_000):
+                    await second.send(b"x" * 100_000)
+                    moved += 100_000
+
+            sending = asyncio.create_task(send_rest())
+            assert await stalled(lambda: moved) < size // 2, "the kernel takes some megabytes, and we do not"
+            gates[b"/c"].set()
+            await sending
+            assert (await second.answer()).body == b"/d"
 
 
 # Early answers.
@@ -506,17 +549,21 @@ async def test_an_early_answer_reaches_a_client_that_still_sends(front: Front, s
 
 
 @pytest.mark.usefixtures("express_only")
-async def test_a_client_that_sends_all_before_it_reads_still_finds_an_early_answer(front: Front) -> None:
+async def test_a_client_that_sends_all_before_it_reads_still_finds_an_early_answer(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def script(_message: Message, _reader: object, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 5\r\n\r\nearly")
         await asyncio.Event().wait()
 
+    monkeypatch.setattr(client_connection, "LINGER_S", 0.3)
     size = 30_000_000
     async with front(script, reads_body=False) as (port, it), connected(port) as client:
         await client.send(request("PUT", "/", f"Content-Length: {size}"))
         await until(lambda: it.requests, "the backend has the head")
-        for _ in range(size // 1_000_000):
-            await client.send(b"x" * 1_000_000)
+        for _ in range(10):
+            await asyncio.sleep(0.1)  # in all, longer than a silence may be
+            await client.send(b"x" * (size // 10))
         answer = await client.answer()
         assert (answer.status, answer.body, answer.value("connection")) == (401, b"early", b"close")
         assert await client.rest() == b""

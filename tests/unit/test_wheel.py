@@ -62,6 +62,7 @@ def test_what_is_forgotten_is_not_kept_and_not_looked_at() -> None:
     wheel.forget(it)
     wheel.forget(it)
     assert len(wheel) == 0
+    assert wheel._slots == {}
     turn_until(wheel, 0.0, 3.0)
     assert it.looks == []
 
