@@ -84,14 +84,42 @@ class Settings(BaseSettings):
     """How long an idle connection to a backend is kept. Less than the backend keeps it (uvicorn: 5), or requests are
     sent into closing connections."""
 
-    max_connections: int = Field(default=512, ge=1, le=65_535)
-    """Connections of one replica to one backend. Requests beyond wait."""
+    upstream_lifetime_s: float = Field(default=300.0, ge=0, le=86_400)
+    """How old a connection to a backend may be to be used again; 0: as old as it likes. Behind a name or a balancer,
+    connections that are never renewed never reach a new machine."""
 
-    max_waiting: int = Field(default=1024, ge=0, le=1_000_000)
-    """Requests of one replica that wait for a connection to one backend. More are refused with 503."""
+    backend_max_in_flight: int = Field(default=512, ge=1, le=65_535)
+    """Requests of one replica that one backend has at a time, each on a connection of its own. Others wait."""
+
+    backend_max_waiting: int = Field(default=1024, ge=0, le=1_000_000)
+    """Requests of one replica that wait for one backend. More are refused with 503."""
+
+    backend_wait_timeout_s: Seconds = 2.0
+    """The longest that a request waits for a backend that has as many as it may. Then it is refused with 503."""
+
+    max_client_connections: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Client connections of one replica. More are turned away with 503. Lowered to what RLIMIT_NOFILE allows."""
+
+    max_connections_per_address: int = Field(default=0, ge=0, le=1_000_000)
+    """Connections of one replica from one client address; 0: no bound. A balancer in front is one address."""
+
+    max_body_bytes: int = Field(default=1 << 30, ge=0, le=1 << 50)
+    """The largest body of a request; 0: no bound. Larger ones are refused with 413."""
+
+    answer_buffer_bytes: int = Field(default=256 * 1024, ge=0, le=1 << 30)
+    """How much of an answer is taken from the backend before a slow client has taken it. Up to that size, a slow
+    client keeps no backend busy."""
+
+    head_timeout_s: Seconds = 10.0
+    """The longest that the head of a request may take, from its first byte; that of a connection's first request, from
+    the connection's opening. Then 408."""
+
+    body_timeout_s: Seconds = 30.0
+    """Within so long, 1 KiB more of a request's body must have come, or its rest. Else 408."""
 
     client_idle_timeout_s: Seconds = 75.0
-    """How long an idle connection of a client is kept."""
+    """How long an idle connection of a client is kept. Also the longest that a client may take nothing of its
+    answer."""
 
     drain_timeout_s: Seconds = 30.0
     """After SIGTERM: the longest that requests in flight may take to finish."""

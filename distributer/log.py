@@ -65,3 +65,36 @@ def printable(value: object) -> str:
     """Escape what could play tricks on a terminal, or begin a line of its own."""
     text = str(value)
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+class Limiter:
+    """Lets the first `lines` of each span of `span_s` seconds pass, and counts the others."""
+
+    __slots__ = ("_count", "_lines", "_span_ends", "_span_s")
+
+    def __init__(self, lines: int, span_s: float) -> None:
+        self._lines = lines
+        self._span_s = span_s
+        self._span_ends = 0.0
+        self._count = 0
+
+    def passes(self, now: float) -> bool:
+        """Whether a line may be written at `now`, in seconds."""
+        if now >= self._span_ends and not self.has_missed:
+            self._span_ends = now + self._span_s
+            self._count = 0
+        self._count += 1
+        return self._count <= self._lines
+
+    @property
+    def has_missed(self) -> bool:
+        """Whether lines were left out that `missed` has not told of."""
+        return self._count > self._lines
+
+    def missed(self, now: float) -> int:
+        """Return, once, how many were left out in the span that has ended; 0 while it has not."""
+        if now < self._span_ends or not self.has_missed:
+            return 0
+        missed = self._count - self._lines
+        self._count = 0
+        return missed

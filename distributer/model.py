@@ -96,10 +96,12 @@ class Begun:
 
     `owner` is None when nothing is bound and nothing was claimed: a delete of an unbound item, or a create that no
     usable backend could take. `ticket` is the ticket that the new binding took, None for one that stood already.
+    `is_full`: nothing was claimed, for the item has as many claims as it may.
     """
 
     owner: str | None
     ticket: Ticket | None = None
+    is_full: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib.metadata
 import logging
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -21,7 +22,7 @@ from distributer.control.sweeper import Sweeper
 from distributer.doors.lifespan import OpenCore, running
 from distributer.errors import StartupError, StateError
 from distributer.forwarding.core import Answered, ForwardingCore, ForwardingOptions
-from distributer.forwarding.limits import UpstreamLimits
+from distributer.forwarding.limits import NO_BOUND, ClientLimits, UpstreamLimits
 from distributer.state.keys import Keys
 from distributer.state.redis_client import RedisRefusedError, client_of, ping, pool_of, redacted
 from distributer.state.redis_link import ClientLink, HotLink
@@ -127,11 +128,21 @@ def options_of(settings: Settings) -> ForwardingOptions:
             first_byte_timeout_s=settings.first_byte_timeout_s,
             idle_timeout_s=settings.idle_timeout_s,
             keep_alive_s=settings.upstream_keep_alive_s,
-            max_connections=settings.max_connections,
-            max_waiting=settings.max_waiting,
+            lifetime_s=settings.upstream_lifetime_s or math.inf,
+            max_in_flight=settings.backend_max_in_flight,
+            max_waiting=settings.backend_max_waiting,
+            wait_timeout_s=settings.backend_wait_timeout_s,
+        ),
+        clients=ClientLimits(
+            idle_timeout_s=settings.client_idle_timeout_s,
+            head_timeout_s=settings.head_timeout_s,
+            body_timeout_s=settings.body_timeout_s,
+            max_body_bytes=settings.max_body_bytes or NO_BOUND,
+            answer_buffer_bytes=settings.answer_buffer_bytes,
+            max_connections=settings.max_client_connections,
+            max_connections_per_address=settings.max_connections_per_address,
         ),
         claim_timeout_s=settings.claim_timeout_s,
-        client_idle_timeout_s=settings.client_idle_timeout_s,
         routing_headers=settings.routing_headers,
         origin=OriginRules(
             trusted=TrustedProxies(settings.trusted_proxies),

@@ -5,7 +5,8 @@
 
 Requests under `paths` are forwarded, the rest is the application's. What ASGI does not carry is lost on the way: the
 spelling of field names, an empty query's question mark, 1xx answers. What the server in front decides is its own:
-framing toward the client, Date and Server (which it adds, so the backend's are left out), Expect: 100-continue.
+framing toward the client, Date and Server (which it adds, so the backend's are left out), Expect: 100-continue, how
+many connections there may be, and how long a head may take.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from distributer.doors.peer import peer_of_scope
 from distributer.errors import ClientError, DistributerError, RequestError
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.exchange import Exchange
-from distributer.forwarding.limits import HIGH_WATER_BYTES
+from distributer.forwarding.pace import BodyPace, body_too_slow
 from distributer.wire.head import Field, Framing, RequestHead, RequestSection, ResponseHead
 from distributer.wire.problem import problem
 
@@ -64,14 +65,19 @@ class DistributerMiddleware:
         core = self._core
         if core is None:
             raise RuntimeError("the server in front runs no lifespan: start it with lifespan on")
+        peer = scope.get("client")
+        client = peer[0].encode() if peer else b"unknown"
         try:
             head = head_of(scope)
         except ClientError as error:
+            core.metrics.refused(error.status)
+            core.refusals.note(error, client, None, core.clock.now)
             await _send_problem(send, error, answers_head=scope["method"] == "HEAD")
             return
         peer, scheme = peer_of_scope(scope, receive, head.forwarded)
-        downstream = _AsgiDownstream(head)
-        exchange = Exchange(core, head, downstream, core.origins.of(peer, scheme, scope["http_version"].encode()))
+        origin = core.origins.of(peer, scheme, scope["http_version"].encode())
+        downstream = _AsgiDownstream(core, head, client)
+        exchange = Exchange(core, head, downstream, origin)
         await downstream.run(exchange, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -136,10 +142,16 @@ def head_of(scope: Scope) -> RequestHead:
 class _AsgiDownstream:
     """The client's side of one exchange behind an ASGI server."""
 
-    def __init__(self, head: RequestHead) -> None:
+    def __init__(self, core: ForwardingCore, head: RequestHead, client: bytes) -> None:
+        self._core = core
         self._head = head
+        self._client = client
+        self._most_buffered = core.options.clients.answer_buffer_bytes
+        self._pace: BodyPace | None = None
+        self.slot = 0
         self._events: deque[ResponseHead | bytes | RequestError | None] = deque()
         self._buffered = 0
+        self._started = False
         self._paused = False
         self._wake: asyncio.Future[None] | None = None
         self._may_read = asyncio.Event()
@@ -173,6 +185,7 @@ class _AsgiDownstream:
             if reader is not None:
                 reader.cancel()
                 await asyncio.gather(reader, return_exceptions=True)
+            self._core.wheel.forget(self)
             exchange.client_gone()  # nothing, once the answer is complete
 
     async def _read(self, exchange: Exchange, receive: Receive) -> None:
@@ -191,10 +204,25 @@ class _AsgiDownstream:
                 exchange.body(message["body"])
             if not message.get("more_body", False):
                 more = False
+                self._pace = None
                 exchange.body_finished()
+            elif self._pace is None:
+                self._pace = BodyPace(exchange, self._core.options.clients.body_timeout_s, self._core.clock.now)
+                self._core.wheel.watch(self, self._pace.deadline)
+
+    def check(self, now: float) -> float:
+        """Refuse a body that comes too slowly. Called by the wheel."""
+        pace, exchange = self._pace, self._exchange
+        if pace is None or exchange is None:
+            return 0.0
+        if not self._may_read.is_set():
+            pace.restart(now)
+        elif pace.is_too_slow(now):
+            exchange.refuse(body_too_slow(self._core.options.clients.body_timeout_s))
+            return 0.0
+        return pace.deadline
 
     async def _write(self, exchange: Exchange, send: Send) -> None:
-        started = False
         while True:
             while not self._events:
                 self._wake = self._loop.create_future()
@@ -206,23 +234,25 @@ class _AsgiDownstream:
                 await send({"type": "http.response.body", "body": event, "more_body": not last})
                 if last:
                     return
-                if self._paused and self._buffered < HIGH_WATER_BYTES:
+                if self._paused and self._buffered <= self._most_buffered // 4:
                     self._paused = False
                     exchange.resume_answer()
             elif isinstance(event, ResponseHead):
-                started = True
+                self._started = True
                 left_out = _SERVER_FIELDS
                 if event.status in (204, 304):
                     left_out = _SERVER_FIELDS | {b"content-length"}  # servers would wait for that much of a body
                 headers = [(name.lower(), value) for name, value in event.headers if name.lower() not in left_out]
                 await send({"type": "http.response.start", "status": event.status, "headers": headers})
             elif event is None:
-                if started:
+                if self._started:
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
                 return
-            elif started:
+            elif self._started:
+                self._core.refusals.note(event, self._client, self._head, self._core.clock.now)
                 return  # without the end of the answer: the server must cut the connection
             else:
+                self._core.refusals.note(event, self._client, self._head, self._core.clock.now)
                 await _send_problem(send, event, exchange, answers_head=self._head.method == b"HEAD")
                 return
 
@@ -241,7 +271,7 @@ class _AsgiDownstream:
     def write(self, data: bytes) -> None:
         self._events.append(data)
         self._buffered += len(data)
-        if self._buffered > HIGH_WATER_BYTES and not self._paused and self._exchange is not None:
+        if self._buffered > self._most_buffered and not self._paused and self._exchange is not None:
             self._paused = True
             self._exchange.pause_answer()
 
@@ -253,12 +283,16 @@ class _AsgiDownstream:
         self._push(None)
 
     def abort(self, error: RequestError) -> None:
+        if not self._started:
+            self._events.clear()  # the head has not gone out: the error can be the answer
         self._push(error)
 
     def pause_reading(self) -> None:
         self._may_read.clear()
 
     def resume_reading(self) -> None:
+        if self._pace is not None:
+            self._pace.restart(self._core.clock.now)
         self._may_read.set()
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from distributer.doors.client_connection import Awaited, ClientConnection
 from distributer.doors.lifespan import CORE_KEY
 from distributer.doors.peer import peer_of
 from distributer.errors import ClientError, ConfigError, RequestError
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.exchange import Exchange
-from distributer.forwarding.limits import HIGH_WATER_BYTES
 from distributer.wire.body import LAST_CHUNK, chunk
 from distributer.wire.head import Framing, RequestHead, ResponseHead, downstream_head
 from distributer.wire.parser import RequestParser
@@ -27,35 +27,33 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-LINGER_S = 2.0
-"""How long a connection that is closed within a request goes on reading, so that the client can read its answer: closed
-at once, it would get a reset instead (RFC 9112 section 9.6)."""
+MAX_QUEUED = 32
+"""Pipelined requests that are read ahead. What comes behind them is parsed when they have had their turn."""
+SLICE_BYTES = 4096
+"""How much of a read is parsed before those are counted."""
+TOO_MANY_QUEUED = 256
+"""Behind the end of a body, more requests may be parsed at once. So many are refused."""
 
 
-class ExpressProtocol:
+class ExpressProtocol(ClientConnection):
     """One client connection."""
 
     __slots__ = (
         "_chunked",
-        "_core",
         "_current",
         "_incoming",
-        "_is_closing",
+        "_is_held_back",
         "_is_paused",
+        "_is_write_paused",
         "_keep_alive",
-        "_last_active",
-        "_linger_until",
         "_loop",
         "_origin",
         "_out",
         "_parser",
         "_queue",
         "_rejection",
-        "_server_state",
         "_started",
-        "_takes_no_more",
-        "_transport",
-        "_upstream_paused",
+        "_unparsed",
     )
 
     def __init__(
@@ -68,104 +66,110 @@ class ExpressProtocol:
         core = app_state.get(CORE_KEY)
         if not isinstance(core, ForwardingCore):
             raise ConfigError("the express door needs an application that opens a distributer in its lifespan")
-        self._core = core
+        super().__init__(core, server_state)
         self._loop = _loop or asyncio.get_running_loop()
-        self._server_state = server_state
-        self._transport: asyncio.Transport | None = None
         self._parser = RequestParser(self)
         self._incoming: Exchange | None = None  # whose body is being read
         self._current: Exchange | None = None  # whose answer is being written
         self._queue: deque[Exchange] = deque()
+        self._unparsed = b""  # behind more requests than are read ahead
         self._out: list[bytes] = []
-        self._started = False
+        self._started = b""  # the head of the answer that is being written
         self._chunked = False
         self._keep_alive = True
         self._is_paused = False
-        self._upstream_paused = False
-        self._takes_no_more = False  # what the client sends from now on is thrown away
-        self._is_closing = False
+        self._is_held_back = False  # by an exchange: its body must wait
+        self._is_write_paused = False  # the client takes nothing
         self._rejection: ClientError | None = None
-        self._last_active = core.clock.now
-        self._linger_until = 0.0
 
     def __repr__(self) -> str:
         return f"<ExpressProtocol {self._current!r}, queued: {len(self._queue)}>"
 
     # What asyncio calls.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
-        self._transport = transport
-        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
-        self._origin = self._core.origins.of(*peer_of(transport))
-        # uvicorn waits for these to go when it stops.
-        self._server_state.connections.add(self)  # type: ignore[arg-type]
-        self._core.client_connections.add(self)
-
     def data_received(self, data: bytes) -> None:
         if self._takes_no_more:
+            self._heard()
             return
-        self._last_active = self._core.clock.now
-        try:
-            # Behind an offer to change protocols, which nobody here takes up, requests go on.
-            rest = self._parser.feed(data)
-            while rest:
-                rest = self._parser.feed(rest)
-        except ClientError as error:
-            self._reject(error)
-
-    def eof_received(self) -> None:
-        """Let the transport close. A client that closes its half has most likely left: its backend is set free."""
+        if len(data) > SLICE_BYTES or self._unparsed:
+            self._parse_in_slices(self._unparsed + data)
+        else:
+            self._parse(data)
+        if self._current is None:
+            if not self._queue:
+                self._head_goes_on()
+        elif self._incoming is not None and self._pace is None:
+            self._body_goes_on(self._incoming)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self._server_state.connections.discard(self)
-        self._core.client_connections.discard(self)
+        super().connection_lost(exc)
         current, self._current = self._current, None
         self._queue.clear()
+        self._unparsed = b""
         self._incoming = None
         if current is not None:
             current.client_gone()
 
     def pause_writing(self) -> None:
+        self._is_write_paused = True
+        self._watch_taking()
         if self._current is not None:
-            self._upstream_paused = True
             self._current.pause_answer()
 
     def resume_writing(self) -> None:
-        if self._upstream_paused:
-            self._upstream_paused = False
-            if self._current is not None:
-                self._current.resume_answer()
+        self._is_write_paused = False
+        if self._current is not None:
+            self._current.resume_answer()
+        elif not self._is_closing:
+            self._go_on()
 
-    # What uvicorn and the core's clock call.
+    # What uvicorn calls.
 
     def shutdown(self) -> None:
         """Take no further requests; close when the one under way is answered, at once when there is none."""
         self._keep_alive = False
         if self._current is None:
-            self._close()
+            self._end()
 
-    def check(self, now: float) -> None:
-        """Close a connection that has been idle for too long, or that lingers."""
-        if self._linger_until:
-            if now >= self._linger_until and self._transport is not None:
-                self._transport.abort()
-        elif self._current is None and now - self._last_active >= self._core.options.client_idle_timeout_s:
-            self._close()
+    # What the connection asks and tells.
+
+    @property
+    def _awaits(self) -> Awaited:
+        if self._is_write_paused or self._is_closing:
+            return Awaited.TAKING
+        if self._incoming is not None and not self._is_paused:
+            return Awaited.BODY
+        return Awaited.REQUEST if self._current is None else Awaited.NOTHING
+
+    def _opened(self, transport: asyncio.Transport) -> None:
+        self._origin = self._core.origins.of(*peer_of(transport))
+
+    def _refuse(self, error: ClientError) -> None:
+        self._reject(error)
+
+    def _say(self, error: RequestError) -> None:
+        self._answer_problem(error)
+        self.flush()
+        self._close(lingers=True)
 
     # What the parser calls.
 
     def request_started(self, head: RequestHead) -> None:
+        if self._is_closing:
+            return
         if head.method == b"CONNECT":
             raise ClientError("CONNECT is for proxies that a client has chosen", 405, "Method not allowed")
+        if len(self._queue) >= TOO_MANY_QUEUED:
+            raise ClientError("too many requests are sent ahead", 429, "Too many requests")
+        self._head_since = 0.0
+        self._pace = None
         self._incoming = exchange = Exchange(self._core, head, self, self._origin)
-        if self._current is None:
+        if self._current is None and not self._is_write_paused:
             self._current = exchange
             exchange.start()
         else:
             self._queue.append(exchange)
-            self.pause_reading()
+            self._update_reading()
 
     def request_data(self, data: bytes) -> None:
         if self._incoming is not None:
@@ -181,12 +185,13 @@ class ExpressProtocol:
     def interim(self, head: ResponseHead) -> None:
         self._out.append(downstream_head(head, is_http11=True, keep_alive=True))
         self.flush()
+        if head.status == 100 and self._incoming is not None and self._incoming is self._current:
+            self._watch_body(self._incoming)  # only now is the client to send it
 
     def start(self, head: ResponseHead) -> None:
         current = self._current
         assert current is not None
         request = current.head
-        self._started = True
         self._chunked = head.framing >= Framing.CHUNKED and request.is_http11
         keep_alive = (
             self._keep_alive
@@ -197,7 +202,8 @@ class ExpressProtocol:
             and (request.is_http11 or head.framing < Framing.CHUNKED)
         )
         self._keep_alive = keep_alive
-        self._out.append(downstream_head(head, is_http11=request.is_http11, keep_alive=keep_alive))
+        self._started = downstream_head(head, is_http11=request.is_http11, keep_alive=keep_alive)
+        self._out.append(self._started)
 
     def write(self, data: bytes) -> None:
         self._out.append(chunk(data) if self._chunked else data)
@@ -218,9 +224,13 @@ class ExpressProtocol:
     def abort(self, error: RequestError) -> None:
         if self._transport is None:
             return
-        if self._started:
-            self._out = []
-            self._transport.abort()
+        current = self._current
+        assert current is not None
+        self._core.refusals.note(error, self._client, current.head, self._core.clock.now)
+        has_gone_out = self._started and not (self._out and self._out[0] is self._started)
+        self._out = []
+        if has_gone_out:
+            self._cut()
             return
         if isinstance(error, ClientError):
             self._keep_alive = False
@@ -228,14 +238,57 @@ class ExpressProtocol:
         self.finish()
 
     def pause_reading(self) -> None:
-        if not self._is_paused and self._transport is not None and not self._takes_no_more:
-            self._is_paused = True
-            self._transport.pause_reading()
+        self._is_held_back = True
+        self._update_reading()
 
     def resume_reading(self) -> None:
-        if self._is_paused and self._transport is not None and not self._transport.is_closing():
-            self._is_paused = False
-            self._transport.resume_reading()
+        self._is_held_back = False
+        self._update_reading()
+
+    # What comes in.
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            # Behind an offer to change protocols, which nobody here takes up, requests go on.
+            rest = self._parser.feed(data)
+            while rest:
+                rest = self._parser.feed(rest)
+        except ClientError as error:
+            self._reject(error)
+
+    def _parse_in_slices(self, data: bytes) -> None:
+        """Parse a large read, which may hold any number of small requests; keep what is behind too many of them."""
+        self._unparsed = b""
+        at = 0
+        while at < len(data) and not self._takes_no_more:
+            if len(self._queue) >= MAX_QUEUED:
+                self._unparsed = data[at:]
+                break
+            left = len(data) - at
+            size = left if self._incoming is not None and self._incoming.may_fill(left) else min(left, SLICE_BYTES)
+            self._parse(data if size == len(data) else data[at : at + size])
+            at += size
+        self._update_reading()
+
+    def _body_goes_on(self, exchange: Exchange) -> None:
+        # Until the backend has sent its 100, a client may wait for that.
+        if exchange.body_bytes or not exchange.head.expects_continue:
+            self._watch_body(exchange)
+
+    def _update_reading(self) -> None:
+        """Read from the client, or stop: others wait for their turn, or nobody takes more of its body."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        is_paused = not self._takes_no_more and bool(self._is_held_back or self._queue or self._unparsed)
+        if is_paused == self._is_paused:
+            return
+        self._is_paused = is_paused
+        if is_paused:
+            transport.pause_reading()
+        else:
+            self._watch_body_again()
+            transport.resume_reading()
 
     # The ends.
 
@@ -256,68 +309,70 @@ class ExpressProtocol:
     def _next(self) -> None:
         """Go on with the next request of this connection, or close it."""
         self._current = None
-        self._started = False
+        self._started = b""
         self._chunked = False
-        self._upstream_paused = False
-        self._last_active = self._core.clock.now
+        self._is_held_back = False
+        self._idle_since = self._core.clock.now
         if not self._keep_alive:
-            self._close()
-        elif self._queue:
+            self._end()
+        elif not self._is_write_paused:
+            self._go_on()
+        # Else when the client has taken what it was sent: small answers to many requests would pile up.
+
+    def _go_on(self) -> None:
+        if self._queue:
             self._current = exchange = self._queue.popleft()
+            self._is_held_back = exchange.is_held_back
             # On the loop, not on the stack: a long queue of refused requests must not recurse.
             self._loop.call_soon(self._start_queued, exchange)
         elif self._rejection is not None:
-            self._answer_problem(self._rejection)
-            self.flush()
-            self._close()
+            self._say(self._rejection)
         elif self._core.is_draining:
-            self._close()
-        elif self._is_paused:
-            self.resume_reading()
+            self._end()
+        else:
+            self._update_reading()
 
     def _start_queued(self, exchange: Exchange) -> None:
-        if self._current is exchange:
-            exchange.start()
+        if self._current is not exchange:
+            return
+        exchange.start()
+        if not self._queue and self._unparsed:
+            self._parse_in_slices(self._unparsed)
+        else:
+            self._update_reading()
+        if self._incoming is exchange and self._current is exchange:
+            self._body_goes_on(exchange)
 
     def _reject(self, error: ClientError) -> None:
         """Refuse what the client sent: after the answers that it still has coming, and nothing behind it counts."""
-        self._core.metrics.refused(error.status)
         self._stop_taking()
+        if self._is_closing:
+            return
+        self._rejection = error
         incoming, self._incoming = self._incoming, None
         if incoming is not None and incoming is self._current:
-            # The bad bytes are in the body of the request under way: no backend may take it for a complete one.
-            if self._started:
-                assert self._transport is not None
-                self._transport.abort()
-                return
-            self._current = None
-            incoming.client_gone()
-        elif incoming is not None:
+            # It is within the body of the request under way.
+            incoming.refuse(error)
+            return
+        core = self._core
+        core.metrics.refused(error.status)
+        core.refusals.note(error, self._client, None if incoming is None else incoming.head, core.clock.now)
+        if incoming is not None:
             self._queue.remove(incoming)
-        self._rejection = error
-        if self._current is None:
-            self._answer_problem(error)
-            self.flush()
-            self._close()
+        if self._current is None and not self._queue:
+            self._say(error)
 
     def _stop_taking(self) -> None:
-        self._takes_no_more = True
         # It goes on reading, or it would not see the client leave; what comes is thrown away.
-        if self._is_paused and self._transport is not None:
-            self._is_paused = False
-            self._transport.resume_reading()
+        self._takes_no_more = True
+        self._unparsed = b""
+        self._update_reading()
 
-    def _close(self) -> None:
-        transport = self._transport
-        if transport is None or self._is_closing:
-            return
-        self._is_closing = True
+    def _end(self) -> None:
+        """Close, for there will be no further requests."""
+        is_incomplete = self._rejection is not None or self._incoming is not None
         self._queue.clear()
-        incomplete = self._rejection is not None or self._incoming is not None
         self._incoming = None
-        if not incomplete or not transport.can_write_eof():
-            transport.close()
-            return
-        self._stop_taking()
-        self._linger_until = self._core.clock.now + LINGER_S
-        transport.write_eof()
+        if is_incomplete:
+            self._stop_taking()
+        self._close(lingers=is_incomplete)

@@ -5,12 +5,16 @@
                     └──────────────►└──► CLOSED   (closed by either side, cut short, or not fit to be reused)
 
 A connection serves one attempt at a time, its *user*. It is reused only after an answer that was complete, to a request
-that was completely sent, with nothing left over: any doubt about where a message ends closes it.
+that was completely sent, with nothing left over: any doubt about where a message ends closes it. And not when it is
+old: behind a name or a balancer that spreads connections, a pool that never renews its own never sees a new backend.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
+import socket
 from typing import Protocol, cast
 
 from distributer.clock import Clock
@@ -76,6 +80,7 @@ class UpstreamConnection:
         "deadline",
         "idle_since",
         "requests",
+        "retires_at",
         "user",
     )
 
@@ -94,6 +99,10 @@ class UpstreamConnection:
         self.idle_since = 0.0
         self.deadline = 0.0
         """Coarse time, in seconds, at which the backend has been silent for too long."""
+        # Spread a little, or the connections of one burst would all be renewed in one burst.
+        age_s = pool.limits.lifetime_s * random.uniform(0.8, 1.0)  # noqa: S311 - not a secret
+        self.retires_at = pool.clock.now + age_s
+        """Coarse time, in seconds, from which on it is not used again."""
 
     def __repr__(self) -> str:
         state = "CLOSED" if self._transport is None else "BUSY" if self.user is not None else "IDLE"
@@ -189,6 +198,8 @@ class UpstreamConnection:
         """Let the transport close; `connection_lost` follows."""
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self.user is not None:
+            self._take_rest()
         self._transport = None
         user = self.user
         if user is not None and exc is None and self._ends_by_close():
@@ -231,10 +242,26 @@ class UpstreamConnection:
             return
         self.user = None
         self._response = None
-        self._is_reusable = self._request_done and head.keep_alive
+        # What the backend has not taken yet is in the way of the next request, and nobody would be told to wait.
+        self._is_reusable = self._request_done and head.keep_alive and self._writable
         user.response_finished()
 
     # The ends.
+
+    def _take_rest(self) -> None:
+        """Take what had come before sending failed.
+
+        A backend that refuses a request early, and closes, resets what is still sent to it. Its answer may have come
+        before that, and be unread.
+        """
+        assert self._transport is not None
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return
+        with contextlib.suppress(OSError), socket.fromfd(sock.fileno(), sock.family, sock.type) as copy:
+            copy.setblocking(False)
+            while self.user is not None and (data := copy.recv(HIGH_WATER_BYTES)):
+                self.data_received(data)
 
     def _restart_deadline(self) -> None:
         limits = self._pool.limits

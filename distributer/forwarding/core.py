@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from distributer.clock import Clock
-from distributer.forwarding.limits import UpstreamLimits
+from distributer.forwarding.admission import Admission
+from distributer.forwarding.limits import ClientLimits, UpstreamLimits
 from distributer.forwarding.metrics import Metrics
 from distributer.forwarding.pool import BackendPool
+from distributer.forwarding.refusals import Refusals
+from distributer.forwarding.wheel import Wheel
 from distributer.model import Backend
 from distributer.routing.item import DEMO_RULES, ItemRules
 from distributer.routing.ring import Ring
@@ -24,27 +27,18 @@ from distributer.wire.head import RequestHead
 UNREACHABLE_S = 1.0
 """How long a backend that refused a connection gets no new rotated requests from this replica."""
 
-IDLE_CHECK_S = 1.0
-
 
 @dataclass(frozen=True, slots=True)
 class ForwardingOptions:
     """What is settable about forwarding. Times in seconds."""
 
     limits: UpstreamLimits = field(default_factory=UpstreamLimits)
+    clients: ClientLimits = field(default_factory=ClientLimits)
     rules: ItemRules = DEMO_RULES
     claim_timeout_s: float = 60.0
     """The longest that a create or a delete may take: the claims' deadline in Redis is a little later."""
-    client_idle_timeout_s: float = 75.0
     routing_headers: bool = False
     origin: OriginRules = field(default_factory=OriginRules)
-
-
-class Checked(Protocol):
-    """A client connection that wants to be looked at now and then."""
-
-    def check(self, now: float) -> None:
-        """Close if idle for too long."""
 
 
 class Expiring(Protocol):
@@ -89,20 +83,22 @@ class ForwardingCore:
         self.is_draining = False
         self.on_answer: Callable[[Answered, int], None] | None = None
         """Called with each exchange that ends and its status, for an access log."""
-        self.client_connections: set[Checked] = set()
+        self.admission = Admission(self.options.clients, self.metrics)
+        self.refusals = Refusals()
+        self.wheel = Wheel(self.clock.now)
         self.claimed: set[Expiring] = set()
         self._request_prefix = os.urandom(6).hex().encode()
         self._serial = 0
         self._pools: dict[str, BackendPool] = {}
         self._unreachable: dict[Backend, float] = {}
-        self._next_idle_check = 0.0
         self.clock.watch(self._check)
 
     def pool(self, backend: Backend) -> BackendPool:
         """Return the connections to a backend."""
         pool = self._pools.get(backend.id)
         if pool is None:
-            pool = self._pools[backend.id] = BackendPool(backend, self.options.limits, self.clock)
+            metrics = self.metrics.backend(backend.id)
+            pool = self._pools[backend.id] = BackendPool(backend, self.options.limits, self.clock, metrics)
         return pool
 
     def new_request_id(self) -> bytes:
@@ -136,7 +132,5 @@ class ForwardingCore:
             self.note_reached(backend)
         for exchange in [exchange for exchange in self.claimed if exchange.deadline <= now]:
             exchange.expire()
-        if now >= self._next_idle_check:
-            self._next_idle_check = now + IDLE_CHECK_S
-            for connection in tuple(self.client_connections):
-                connection.check(now)
+        self.wheel.turn(now)
+        self.refusals.check(now)

@@ -11,9 +11,7 @@
 
 Everything is a callback: an exchange costs no task and no future. The request's body flows as soon as there is a
 connection; until then, and until the first byte of the answer, its beginning is kept, so that it can be sent again.
-
-The answer to a create or delete waits until its claim is settled, so that whoever has the answer finds the sticky map
-to agree with it.
+Creates and deletes are claimed first (`claimed.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ import time
 from enum import IntEnum
 
 from distributer.errors import (
+    ClientError,
     ClientGone,
     ConnectFailed,
     ConnectionStale,
@@ -32,22 +31,18 @@ from distributer.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
+from distributer.forwarding.claimed import ClaimedRequest
 from distributer.forwarding.connection import UpstreamConnection
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.downstream import NOBODY, Downstream
+from distributer.forwarding.held import HeldAnswer
 from distributer.forwarding.pool import Waiter
-from distributer.model import Backend, Begun, Claim, ItemId, Operation, Outcome, Ticket
-from distributer.routing.claim import outcome_of
-from distributer.routing.item import FindOwner, Rotate, TakeClaim, need_of
+from distributer.forwarding.request_body import RequestBody
+from distributer.model import Backend, ItemId, Outcome, Ticket
+from distributer.routing.item import FindOwner, Rotate, need_of
 from distributer.routing.route import Decision, Reason, Route, TakeTicket, choose_by_owner, choose_by_ticket
-from distributer.wire.body import LAST_CHUNK, chunk
 from distributer.wire.forwarded import Origin
 from distributer.wire.head import Field, Framing, RequestHead, ResponseHead, upstream_head
-
-KEPT_BODY_BYTES = 64 * 1024
-"""How much of a request's body is kept to be sent again, and is taken before there is a connection."""
-HELD_ANSWER_BYTES = 256 * 1024
-"""How much of an answer is taken while its claim is being settled."""
 
 _ROUTING_FIELDS = frozenset({b"x-distributer-backend", b"x-distributer-route", b"x-distributer-ticket"})
 
@@ -65,30 +60,27 @@ class Exchange:
     """One request on its way. Doors call the public methods; the connection calls those of `UpstreamUser`."""
 
     __slots__ = (
-        "_body_bytes",
-        "_claim",
+        "_body",
+        "_claimed",
         "_connection",
         "_core",
         "_downstream",
         "_exchanged",
         "_held",
-        "_held_bytes",
-        "_in_doubt",
         "_is_retried",
-        "_kept",
         "_origin",
         "_reading_paused",
         "_request_done",
         "_started_at",
         "_status",
-        "_tried",
         "_waiter",
-        "deadline",
+        "body_bytes",
         "head",
         "item",
         "phase",
         "request_id",
         "route",
+        "tried",
     )
 
     def __init__(self, core: ForwardingCore, head: RequestHead, downstream: Downstream, origin: Origin) -> None:
@@ -97,24 +89,22 @@ class Exchange:
         self.request_id = head.request_id or core.new_request_id()
         self.route: Route | None = None
         self.item: ItemId | None = None
-        self.deadline = 0.0
-        """Coarse time, in seconds, by which a claimed request must have ended."""
+        self.body_bytes = 0
+        """How much of the request's body has come."""
+        self.tried: set[Backend] = set()
+        """The backends that refused a connection to this exchange."""
         self._core = core
         self._downstream = downstream
         self._origin = origin
-        self._claim: Claim | None = None
+        self._claimed: ClaimedRequest | None = None
+        self._held: HeldAnswer | None = None
         self._connection: UpstreamConnection | None = None
         self._waiter: Waiter | None = None
-        self._tried: set[Backend] = set()
         self._exchanged = 0
         self._is_retried = False
-        self._in_doubt = False
-        self._kept: list[bytes] | None = []
-        self._body_bytes = 0
+        self._body: RequestBody | None = None
         self._request_done = False
-        self._reading_paused = False
-        self._held: list[ResponseHead | bytes | UpstreamError | None] | None = None
-        self._held_bytes = 0
+        self._reading_paused = False  # the client is held back: there is no connection yet, or the backend is slow
         self._started_at = 0.0
         self._status = 0
 
@@ -145,18 +135,31 @@ class Exchange:
             fields.append((b"X-Distributer-Ticket", b"%d" % route.ticket))
         return fields
 
+    @property
+    def is_held_back(self) -> bool:
+        """Whether its body must wait: there is no connection to the backend yet, or the backend is slow."""
+        return self._reading_paused
+
+    def may_fill(self, size: int) -> bool:
+        """Whether as many bytes may all be of its body."""
+        head = self.head
+        return head.framing is Framing.CHUNKED or head.content_length - self.body_bytes >= size
+
     # What doors call.
 
     def start(self) -> None:
         """Set the exchange going."""
         self.phase = Phase.ROUTING
         self._started_at = time.perf_counter()
-        core = self._core
+        core, head = self._core, self.head
         core.metrics.requests += 1
-        if self.head.section.forwarded and self._origin.is_loop(self.head.forwarded):
+        if head.section.forwarded and self._origin.is_loop(head.forwarded):
             self._abort(LoopDetected("the request has been passed on in a circle: see its Via"))
             return
-        need = need_of(self.head.method, self.head.target, core.options.rules)
+        if head.framing is Framing.LENGTH and head.content_length > core.options.clients.max_body_bytes:
+            self._abort(self._too_large())
+            return
+        need = need_of(head.method, head.target, core.options.rules)
         if isinstance(need, Rotate):
             core.store.ticket(self._got_ticket)
         elif isinstance(need, FindOwner):
@@ -164,44 +167,66 @@ class Exchange:
             core.store.owner(need.item, self._got_owner)
         else:
             self.item = need.item
-            self._begin(need)
+            self._claimed = ClaimedRequest(core, self, need)
+            self._claimed.begin()
 
     def body(self, data: bytes) -> None:
         """Take some of the request's body; never none."""
-        frame = chunk(data) if self.head.framing is Framing.CHUNKED else data
-        self._take(frame)
-        if self._connection is not None:
-            self._connection.send_more(frame, done=False)
-        elif self._body_bytes > KEPT_BODY_BYTES and not self._reading_paused and self.phase < Phase.FORWARDING:
-            self._reading_paused = True
-            self._downstream.pause_reading()
+        self.body_bytes += len(data)
+        if self.body_bytes > self._core.options.clients.max_body_bytes:
+            self.refuse(self._too_large())
+            return
+        connection, body = self._connection, self._body
+        if connection is None and self.phase >= Phase.FORWARDING:
+            return  # the backend has answered without it
+        if body is None:
+            body = self._body = RequestBody(is_chunked=self.head.framing is Framing.CHUNKED)
+        frame = body.take(data)
+        if connection is None:
+            if body.is_long:
+                self.pause_sending()
+            return
+        if body.is_long and body.is_kept:
+            body.forget()
+        connection.send_more(frame, done=False)
 
     def body_finished(self) -> None:
         """The request is complete."""
         self._request_done = True
+        end = b""
         if self.head.framing is Framing.CHUNKED:
-            self._take(LAST_CHUNK)
-            if self._connection is not None:
-                self._connection.send_more(LAST_CHUNK, done=True)
-        elif self._connection is not None:
-            self._connection.send_more(b"", done=True)
+            if self._body is None:
+                self._body = RequestBody(is_chunked=True)
+            end = self._body.end()
+        if self._connection is not None:
+            self._connection.send_more(end, done=True)
 
     def client_gone(self) -> None:
         """The client has left."""
+        if self._held is not None:
+            self._held.to = self._downstream = NOBODY
+            return
         if self.phase is Phase.DONE:
             return
-        claim, connection = self._claim, self._connection
-        if self._held is not None or (claim is not None and connection is not None and self._request_done):
-            # The outcome of a create or delete is worth waiting for, or the item stays in doubt.
-            self._downstream = NOBODY
-            if connection is not None:
-                connection.resume_reading()
-            return
-        was_sent = self._leave_backend()
-        if claim is not None and not was_sent and self.route is not None:
-            self._settle(claim, self.route.backend.url, Outcome.FAILED)
+        claimed, connection = self._claimed, self._connection
         self._downstream = NOBODY
+        if claimed is not None and connection is not None and self._request_done:
+            # The outcome of a create or delete is worth waiting for, or the item stays in doubt.
+            connection.resume_reading()
+            return
+        self._cut_request()
         self._end(ClientGone.status, is_failure=False)
+
+    def refuse(self, error: ClientError) -> None:
+        """The client broke a rule within its request's body: no backend may take that for a complete one."""
+        if self.phase is Phase.DONE:
+            return
+        self._cut_request()
+        if self.phase is Phase.ANSWERING:
+            self._core.metrics.refused(error.status)
+            self._cut(error)
+        else:
+            self._abort(error)
 
     def pause_answer(self) -> None:
         """The client takes no more of the answer for now."""
@@ -213,19 +238,24 @@ class Exchange:
         if self._connection is not None and self._held is None:
             self._connection.resume_reading()
 
-    def expire(self) -> None:
-        """A claimed request has taken too long: cut it, before its claim's deadline passes."""
-        if self._held is not None:
-            return  # it has its answer
-        error = UpstreamTimeout(
-            f"the item's request took longer than {self._core.options.claim_timeout_s:g} s", sent=self._leave_backend()
-        )
-        if self.phase is Phase.ANSWERING:
-            self._cut(error)
-        else:
-            self._give_up(error)
-
     # Routing.
+
+    @property
+    def is_routing(self) -> bool:
+        """Whether it still waits for where to go."""
+        return self.phase is Phase.ROUTING
+
+    def follow(self, decision: Decision) -> None:
+        """Go where the request must go, or be refused."""
+        if isinstance(decision, Route):
+            self._connect(decision)
+        elif isinstance(decision, Unroutable):
+            self._abort(decision)
+        else:
+            if decision is TakeTicket.ANOTHER:
+                self._exchanged += 1
+                self._core.metrics.tickets_exchanged += 1
+            self._core.store.ticket(self._got_ticket)
 
     def _got_ticket(self, answer: Ticket | StateError) -> None:
         if self.phase is not Phase.ROUTING:
@@ -234,7 +264,7 @@ class Exchange:
         if isinstance(answer, StateError):
             core.metrics.degraded += 1
             answer = core.fallback.ticket()
-        self._follow(choose_by_ticket(answer, core.ring, self._tried, self._exchanged))
+        self.follow(choose_by_ticket(answer, core.ring, self.tried, self._exchanged))
 
     def _got_owner(self, answer: str | StateError | None) -> None:
         if self.phase is not Phase.ROUTING:
@@ -250,52 +280,7 @@ class Exchange:
             core.fallback.forget(item)
         else:
             core.fallback.remember(item, answer)
-        self._follow(choose_by_owner(item, answer, core.ring, Reason.STICKY))
-
-    def _begin(self, need: TakeClaim) -> None:
-        core = self._core
-        claim = Claim(core.new_claim_id(), need.item, need.operation)
-        self._claim = claim
-        self.deadline = core.clock.now + core.options.claim_timeout_s
-        core.claimed.add(self)
-        core.store.begin(
-            claim, core.ring.urls, core.ring.usable(self._tried), lambda answer: self._begun(claim, answer)
-        )
-
-    def _begun(self, claim: Claim, answer: Begun | StateError) -> None:
-        if self.phase is not Phase.ROUTING:
-            if isinstance(answer, Begun) and answer.owner is not None:
-                self._settle(claim, answer.owner, Outcome.FAILED)
-            return
-        reason = Reason.CREATE if claim.operation is Operation.CREATE else Reason.DELETE
-        if isinstance(answer, StateError):
-            self._drop_claim()
-            self._follow(choose_by_owner(claim.item, answer, self._core.ring, reason))
-        elif answer.owner is None:
-            self._drop_claim()
-            if reason is Reason.CREATE:
-                self._abort(Unroutable("none of the backends could be reached"))
-            else:
-                self._core.store.ticket(self._got_ticket)
-        else:
-            decision = choose_by_owner(claim.item, answer.owner, self._core.ring, reason)
-            if isinstance(decision, Route):
-                self._core.fallback.remember(claim.item, answer.owner)
-                self._connect(Route(decision.backend, reason, answer.ticket))
-            else:
-                self._settle(claim, answer.owner, Outcome.FAILED)
-                self._follow(decision)
-
-    def _follow(self, decision: Decision) -> None:
-        if isinstance(decision, Route):
-            self._connect(decision)
-        elif isinstance(decision, Unroutable):
-            self._abort(decision)
-        else:
-            if decision is TakeTicket.ANOTHER:
-                self._exchanged += 1
-                self._core.metrics.tickets_exchanged += 1
-            self._core.store.ticket(self._got_ticket)
+        self.follow(choose_by_owner(item, answer, core.ring, Reason.STICKY))
 
     # Attempts.
 
@@ -305,9 +290,12 @@ class Exchange:
         connection = pool.idle()
         if connection is not None:
             self._send(connection)
-            return
+        else:
+            self._wait_for_connection(route)
+
+    def _wait_for_connection(self, route: Route) -> None:
         self.phase = Phase.CONNECTING
-        self._waiter = pool.acquire(self._connected)
+        self._waiter = self._core.pool(route.backend).acquire(self._connected)
 
     def _connected(self, result: UpstreamConnection | RequestError) -> None:
         self._waiter = None
@@ -317,81 +305,52 @@ class Exchange:
             self._attempt_failed(result)
 
     def _send(self, connection: UpstreamConnection) -> None:
-        route, kept = self.route, self._kept
+        route, body = self.route, self._body
         assert route is not None
-        assert kept is not None
         self.phase = Phase.FORWARDING
         self._connection = connection
         metrics = self._core.metrics.backend(route.backend.id)
         metrics.requests += 1
         metrics.in_flight += 1
         data = upstream_head(self.head, route.backend.authority, self._origin, self.request_id)
-        if kept:
-            data = b"".join([data, *kept])
-        connection.send(self, data, answers_head=self.head.method == b"HEAD", done=self._request_done)
-        self._forget_long_body()
         if self._reading_paused:
-            self._reading_paused = False
-            self._downstream.resume_reading()
-
-    def _take(self, frame: bytes) -> None:
-        if self._kept is not None:
-            self._kept.append(frame)
-            self._body_bytes += len(frame)
-            if self._connection is not None:
-                self._forget_long_body()
-
-    def _forget_long_body(self) -> None:
-        if self._body_bytes > KEPT_BODY_BYTES:
-            self._kept = None
+            # Before the rest, which may fill the connection and hold the client back again.
+            self.resume_sending()
+        if body is not None:
+            data += body.kept
+            if body.is_long:
+                body.forget()
+        connection.send(self, data, answers_head=self.head.method == b"HEAD", done=self._request_done)
 
     def _attempt_failed(self, error: RequestError) -> None:
         """Decide what follows when an attempt ended before any byte of an answer."""
-        route, core = self.route, self._core
+        route, core, claimed = self.route, self._core, self._claimed
         assert route is not None
         if isinstance(error, ConnectFailed):
             core.note_unreachable(route.backend)
-            self._tried.add(route.backend)
+            self.tried.add(route.backend)
             if route.reason is Reason.ROTATION:
                 core.metrics.retries += 1
                 self.phase = Phase.ROUTING
                 core.store.ticket(self._got_ticket)
-            elif route.reason is Reason.CREATE and route.ticket is not None:
-                self._begin_elsewhere()
+            elif claimed is not None and route.reason is Reason.CREATE and route.ticket is not None:
+                core.metrics.retries += 1
+                self.phase = Phase.ROUTING
+                claimed.begin_elsewhere(route.backend.url)
             else:
                 self._give_up(Unroutable(f"item {self.item} lives there, and {error}", title="Owner unreachable"))
         elif isinstance(error, ConnectionStale) and self._may_send_again():
             core.metrics.retries += 1
             self._is_retried = True
-            # A delete may have taken effect the first time: a refusal of the second says nothing then.
-            self._in_doubt = True
-            self.phase = Phase.CONNECTING
-            self._waiter = core.pool(route.backend).acquire(self._connected)
+            if claimed is not None:
+                claimed.in_doubt = True
+            self._wait_for_connection(route)
         else:
             self._give_up(error)
 
     def _may_send_again(self) -> bool:
-        return not self._is_retried and self._kept is not None and self.head.is_idempotent
-
-    def _begin_elsewhere(self) -> None:
-        """Give up the binding that this create has just made, to a backend that cannot be reached; begin anew."""
-        claim, route, core = self._claim, self.route, self._core
-        assert claim is not None
-        assert route is not None
-        core.metrics.retries += 1
-        self.phase = Phase.ROUTING
-        self._drop_claim()
-        core.fallback.forget(claim.item)
-
-        def settled(error: StateError | None) -> None:
-            if self.phase is not Phase.ROUTING:
-                return
-            if error is None:
-                self._begin(TakeClaim(claim.item, claim.operation))
-            else:
-                self._follow(choose_by_owner(claim.item, error, core.ring, Reason.CREATE))
-
-        core.store.settle(claim, route.backend.url, Outcome.FAILED, settled)
+        is_whole = self._body is None or self._body.is_kept
+        return not self._is_retried and is_whole and self.head.is_idempotent
 
     # The answer: what the connection calls.
 
@@ -405,48 +364,43 @@ class Exchange:
         route = self.route
         assert route is not None
         self.phase = Phase.ANSWERING
-        self._kept = None
+        if self._body is not None:
+            self._body.forget()
         self._status = head.status
         core = self._core
         core.note_reached(route.backend)
         if core.options.routing_headers:
             # A backend cannot say where its answer came from: the client is to believe these fields.
             head = head.with_fields(self.routing_fields, instead_of=_ROUTING_FIELDS)
-        claim = self._claim
-        if claim is None:
+        claimed = self._claimed
+        if claimed is None:
             self._downstream.start(head)
             return
-        outcome = outcome_of(claim.operation, head.status)
-        if self._in_doubt and outcome is Outcome.FAILED:
-            outcome = Outcome.UNKNOWN
-        self._held = [head]
-        self._settle(claim, route.backend.url, outcome)
+        # Whoever has the answer finds the sticky map to agree with it.
+        held = HeldAnswer(self._downstream, core.options.clients.answer_buffer_bytes, self.pause_answer)
+        self._held = self._downstream = held
+        held.start(head)
+        claimed.hold(held, head.status, route.backend.url)
 
     def response_data(self, data: bytes) -> None:
-        if self._held is None:
-            self._downstream.write(data)
-            return
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes > HELD_ANSWER_BYTES and self._connection is not None:
-            self._connection.pause_reading()
+        self._downstream.write(data)
 
     def response_finished(self) -> None:
+        route = self.route
+        assert route is not None
         self._connection = None
-        if self._held is None:
-            self._complete()
-        else:
-            self._held.append(None)
+        latency_s = time.perf_counter() - self._started_at
+        self._core.metrics.backend(route.backend.id).answered(self._status, latency_s)
+        self._end(self._status, is_failure=False)
+        self._downstream.finish()
 
     def response_flush(self) -> None:
-        if self._held is None and self.phase is Phase.ANSWERING:
+        if self.phase is Phase.ANSWERING:
             self._downstream.flush()
 
     def upstream_failed(self, error: UpstreamError) -> None:
         self._connection = None
-        if self._held is not None:
-            self._held.append(error)
-        elif self.phase is Phase.ANSWERING:
+        if self.phase is Phase.ANSWERING:
             self._cut(error)
         else:
             self._count_out()
@@ -454,50 +408,43 @@ class Exchange:
             self._attempt_failed(error)
 
     def pause_sending(self) -> None:
-        self._downstream.pause_reading()
+        if not self._reading_paused:
+            self._reading_paused = True
+            self._downstream.pause_reading()
 
     def resume_sending(self) -> None:
-        self._downstream.resume_reading()
+        if self._reading_paused:
+            self._reading_paused = False
+            self._downstream.resume_reading()
 
-    # Claims.
+    # What the claim calls.
 
-    def _settle(self, claim: Claim, owner: str, outcome: Outcome) -> None:
-        core = self._core
-        if claim.operation is Operation.DELETE:
-            is_released = outcome is Outcome.DONE
-        else:
-            is_released = outcome is Outcome.FAILED and self.route is not None and self.route.ticket is not None
-        if is_released:
-            core.fallback.forget(claim.item)
-        self._drop_claim()
-        core.store.settle(claim, owner, outcome, self._settled)
+    def forget_claim(self) -> None:
+        """Have no claim any more."""
+        self._claimed = None
 
-    def _drop_claim(self) -> None:
-        self._claim = None
-        self._core.claimed.discard(self)
-
-    def _settled(self, _error: StateError | None) -> None:
-        # An error changes nothing for the client: the binding is there, pending, and the store goes on settling.
-        held, self._held = self._held, None
-        if held is None:
+    def release(self, answer: HeldAnswer) -> None:
+        """Let the answer out that was held."""
+        self._held = None
+        self._downstream = answer.to
+        if answer.to is NOBODY and self.phase is not Phase.DONE:
+            # The outcome is known, and nobody waits for the rest.
+            self._leave_backend()
+            self._end(ClientGone.status, is_failure=False)
             return
-        downstream = self._downstream
-        for event in held:
-            if event is None:
-                self._complete()
-                return
-            if isinstance(event, ResponseHead):
-                downstream.start(event)
-            elif isinstance(event, bytes):
-                downstream.write(event)
-            else:
-                self._cut(event)
-                return
-        downstream.flush()
-        if self._connection is not None:
-            self._connection.resume_reading()
+        self.resume_answer()  # before the rest, which may fill the client's transport and hold the backend back again
+        answer.replay()
+
+    def expire(self) -> None:
+        """A claimed request has taken too long: cut it, before its claim's deadline passes."""
+        limit_s = self._core.options.claim_timeout_s
+        self._give_up(UpstreamTimeout(f"the item's request took longer than {limit_s:g} s", sent=self._leave_backend()))
 
     # The ends.
+
+    def _too_large(self) -> ClientError:
+        bound = self._core.options.clients.max_body_bytes
+        return ClientError(f"the body is larger than {bound} bytes", 413, "Content too large")
 
     def _leave_backend(self) -> bool:
         """Wait for no connection any more, and cut the one there is. Return whether anything may have been sent."""
@@ -509,6 +456,12 @@ class Exchange:
             connection.abandon()
         return connection is not None
 
+    def _cut_request(self) -> None:
+        """Leave the backend for the client's sake. A claim under which nothing was sent is given back."""
+        was_sent = self._leave_backend()
+        if self._claimed is not None and not was_sent and self.route is not None and not self._claimed.in_doubt:
+            self._claimed.settle(self.route.backend.url, Outcome.FAILED)
+
     def _count_out(self, *, is_failure: bool = True) -> None:
         """Count an attempt out."""
         assert self.route is not None
@@ -516,27 +469,17 @@ class Exchange:
         metrics.in_flight -= 1
         metrics.failures += is_failure
 
-    def _complete(self) -> None:
-        route = self.route
-        assert route is not None
-        latency_s = time.perf_counter() - self._started_at
-        self._core.metrics.backend(route.backend.id).answered(self._status, latency_s)
-        self._end(self._status, is_failure=False)
-        self._downstream.finish()
-
     def _give_up(self, error: RequestError) -> None:
         """End without an answer from a backend; a claim under which nothing was sent is given back first."""
-        claim, route = self._claim, self.route
+        claimed, route = self._claimed, self.route
         may_have_been_sent = isinstance(error, UpstreamError) and error.sent
-        if claim is None or route is None or may_have_been_sent or self._in_doubt:
+        if claimed is None or route is None or may_have_been_sent or claimed.in_doubt:
             self._abort(error)
-            return
-        self._drop_claim()
-        self._core.fallback.forget(claim.item)
-        self._core.store.settle(claim, route.backend.url, Outcome.FAILED, lambda _error: self._abort(error))
+        else:
+            claimed.give_back(route.backend.url, lambda _error: self._abort(error))
 
-    def _cut(self, error: UpstreamError) -> None:
-        self._end(error.status, is_failure=True)
+    def _cut(self, error: RequestError) -> None:
+        self._end(error.status, is_failure=isinstance(error, UpstreamError))
         self._downstream.abort(error)
 
     def _abort(self, error: RequestError) -> None:
@@ -549,6 +492,7 @@ class Exchange:
         if self.phase in (Phase.ANSWERING, Phase.FORWARDING) and self.route is not None:
             self._count_out(is_failure=is_failure)
         self.phase = Phase.DONE
-        self._drop_claim()
+        if self._claimed is not None:
+            self._claimed.leave()
         if self._core.on_answer is not None:
             self._core.on_answer(self, status)

@@ -14,12 +14,14 @@ LATENCY_BOUNDS_S = (
 class BackendMetrics:
     """What one replica counted of one backend."""
 
-    __slots__ = ("by_class", "failures", "in_flight", "latencies", "latency_sum_s", "requests")
+    __slots__ = ("by_class", "failures", "in_flight", "latencies", "latency_sum_s", "requests", "waits")
 
     def __init__(self) -> None:
         self.requests = 0
         self.in_flight = 0
         self.failures = 0
+        self.waits = 0
+        """Requests that found as many in flight as may be, and had to wait in line."""
         self.by_class = [0] * 6
         """Answers by hundreds of the status: by_class[2] counts 2xx."""
         self.latencies = [0] * (len(LATENCY_BOUNDS_S) + 1)
@@ -37,6 +39,7 @@ class BackendMetrics:
             "requests": self.requests,
             "in_flight": self.in_flight,
             "failures": self.failures,
+            "waits": self.waits,
             "by_class": self.by_class[1:],
         }
 
@@ -44,17 +47,30 @@ class BackendMetrics:
 class Metrics:
     """What one replica counted."""
 
-    __slots__ = ("backends", "degraded", "refusals", "requests", "retries", "tickets_exchanged")
+    __slots__ = (
+        "backends",
+        "client_connections",
+        "connections_refused",
+        "degraded",
+        "refusals",
+        "requests",
+        "retries",
+        "tickets_exchanged",
+    )
 
     def __init__(self) -> None:
         self.backends: dict[str, BackendMetrics] = {}
+        self.client_connections = 0
+        """Connections of clients that are open now (express door)."""
+        self.connections_refused = 0
+        """Connections that were turned away, for there were too many."""
         self.requests = 0
         self.degraded = 0
         """Requests served without Redis."""
         self.retries = 0
         self.tickets_exchanged = 0
         self.refusals: dict[int, int] = {}
-        """Answers that distributer gave itself, by status."""
+        """Answers that distributer gave itself, by status: 408 for slow heads and bodies, 413 for large bodies …"""
 
     def backend(self, backend_id: str) -> BackendMetrics:
         """Return the counters of one backend."""
@@ -70,6 +86,8 @@ class Metrics:
     def snapshot(self) -> dict[str, Any]:
         """Return all counters as JSON-ready values."""
         return {
+            "client_connections": self.client_connections,
+            "connections_refused": self.connections_refused,
             "requests": self.requests,
             "degraded": self.degraded,
             "retries": self.retries,

@@ -3,20 +3,26 @@
 Idle connections are taken newest first, so that a quiet spell lets the rest grow old and be closed. Each is closed
 after `keep_alive_s` at the latest, before the backend closes it (uvicorn: 5 s): a request sent into a closing
 connection is lost.
+
+Who finds no connection waits in line: the first in line gets the next one that is made or becomes free. A wait is
+short, for a queue that does not move is better refused: the client may try elsewhere, and the backend is not handed
+requests that nobody waits for any more.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from distributer.clock import Clock
 from distributer.errors import ConnectFailed, RequestError, Unroutable
 from distributer.forwarding.connection import UpstreamConnection
 from distributer.forwarding.limits import UpstreamLimits
+from distributer.forwarding.metrics import BackendMetrics
 from distributer.model import Backend
 from distributer.tasks import end
 
@@ -26,28 +32,30 @@ Deliver = Callable[[UpstreamConnection | RequestError], None]
 class Waiter:
     """A request that waits for a connection. `cancel` makes it wait no more."""
 
-    __slots__ = ("deadline", "deliver")
+    __slots__ = ("_waiting", "deadline", "deliver")
 
-    def __init__(self, deliver: Deliver, deadline: float) -> None:
-        self.deliver: Deliver | None = deliver
+    def __init__(self, deliver: Deliver, deadline: float, waiting: OrderedDict[Waiter, None]) -> None:
+        self.deliver = deliver
         self.deadline = deadline
+        self._waiting = waiting
 
     def cancel(self) -> None:
-        """Deliver nothing."""
-        self.deliver = None
+        """Leave the line. Delivers nothing."""
+        self._waiting.pop(self, None)
 
 
 class BackendPool:
     """All connections of this replica to one backend."""
 
-    def __init__(self, backend: Backend, limits: UpstreamLimits, clock: Clock) -> None:
+    def __init__(self, backend: Backend, limits: UpstreamLimits, clock: Clock, metrics: BackendMetrics) -> None:
         self.backend = backend
         self.limits = limits
         self.clock = clock
+        self._metrics = metrics
         self._idle: list[UpstreamConnection] = []
         self._all: set[UpstreamConnection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
-        self._waiting: deque[Waiter] = deque()
+        self._waiting: OrderedDict[Waiter, None] = OrderedDict()
 
     def __repr__(self) -> str:
         return (
@@ -67,25 +75,26 @@ class BackendPool:
     def acquire(self, deliver: Deliver) -> Waiter | None:
         """Wait for a new connection, or for one that becomes idle. None: refused, `deliver` has been called.
 
-        Delivers ConnectFailed when connecting fails, Unroutable when the wait is too long.
+        Delivers ConnectFailed when connecting fails, Unroutable when the line is too long or the wait is.
         """
-        self._forget_cancelled()
-        if len(self._waiting) >= self.limits.max_waiting:
+        if self._is_full and len(self._waiting) - len(self._connecting) >= self.limits.max_waiting:
             deliver(self._busy())
             return None
-        waiter = Waiter(deliver, self.clock.now + self.limits.wait_timeout_s + self.limits.connect_timeout_s)
-        self._waiting.append(waiter)
-        self._connect_more()
+        waiter = Waiter(deliver, self.clock.now + self.limits.wait_timeout_s, self._waiting)
+        self._waiting[waiter] = None
+        if not self._connect_more():
+            self._metrics.waits += 1
         return waiter
 
     def give_back(self, connection: UpstreamConnection) -> None:
-        """Take a connection back that may be reused."""
-        waiter = self._next_waiter()
-        if waiter is not None and waiter.deliver is not None:
-            waiter.deliver(connection)
-            return
-        connection.idle_since = self.clock.now
-        self._idle.append(connection)
+        """Take a connection back that may be reused, unless it is too old."""
+        if self.clock.now >= connection.retires_at:
+            connection.abandon()
+        elif self._waiting:
+            self._next_waiter().deliver(connection)
+        else:
+            connection.idle_since = self.clock.now
+            self._idle.append(connection)
 
     def closed(self, connection: UpstreamConnection) -> None:
         """Forget a connection that is closed."""
@@ -107,10 +116,13 @@ class BackendPool:
             connection.abandon()
         for connection in tuple(self._all):
             connection.check(now)
-        while self._waiting and (self._waiting[0].deliver is None or self._waiting[0].deadline <= now):
-            deliver = self._waiting.popleft().deliver
-            if deliver is not None:
-                deliver(self._busy())
+        if self._waiting:
+            # Those in front are having connections made for them, and hear of it within `connect_timeout_s`.
+            in_line = islice(self._waiting, len(self._connecting), None)
+            for waiter in [waiter for waiter in in_line if waiter.deadline <= now]:
+                if waiter in self._waiting:
+                    waiter.cancel()
+                    waiter.deliver(self._busy())
 
     async def close(self) -> None:
         """Cut all connections."""
@@ -118,27 +130,28 @@ class BackendPool:
             connection.abandon()
         await end(self._connecting)
 
+    @property
+    def _is_full(self) -> bool:
+        return len(self._all) + len(self._connecting) >= self.limits.max_in_flight
+
     def _busy(self) -> Unroutable:
         return Unroutable(
-            f"all {self.limits.max_connections} connections to {self.backend.url} are in use", title="Backend busy"
+            f"{self.backend.url} has {self.limits.max_in_flight} requests of this replica in flight, as many as it may",
+            title="Backend busy",
         )
 
-    def _forget_cancelled(self) -> None:
-        while self._waiting and self._waiting[0].deliver is None:
-            self._waiting.popleft()
+    def _next_waiter(self) -> Waiter:
+        waiter, _ = self._waiting.popitem(last=False)
+        return waiter
 
-    def _next_waiter(self) -> Waiter | None:
-        self._forget_cancelled()
-        return self._waiting.popleft() if self._waiting else None
-
-    def _connect_more(self) -> None:
-        if (
-            len(self._connecting) < len(self._waiting)
-            and len(self._all) + len(self._connecting) < self.limits.max_connections
-        ):
-            task = asyncio.get_running_loop().create_task(self._connect())
-            self._connecting.add(task)
-            task.add_done_callback(self._connect_ended)
+    def _connect_more(self) -> bool:
+        """Make one more connection, if one is waited for and may be made. Return whether one is being made."""
+        if self._is_full or len(self._connecting) >= len(self._waiting):
+            return False
+        task = asyncio.get_running_loop().create_task(self._connect())
+        self._connecting.add(task)
+        task.add_done_callback(self._connect_ended)
+        return True
 
     def _connect_ended(self, task: asyncio.Task[None]) -> None:
         self._connecting.discard(task)
@@ -162,6 +175,5 @@ class BackendPool:
                 self.give_back(result)
                 return
             result = ConnectFailed(f"{backend.url} closed the connection at once")
-        waiter = self._next_waiter()
-        if waiter is not None and waiter.deliver is not None:
-            waiter.deliver(result)
+        if self._waiting:
+            self._next_waiter().deliver(result)

@@ -18,6 +18,7 @@ from distributer.doors.asgi import DistributerMiddleware, lifespan_only
 from distributer.doors.express import ExpressProtocol
 from distributer.forwarding.core import ForwardingCore
 from distributer.process.child import ChildServer, take_order
+from distributer.process.descriptors import fitted, raise_limit
 
 FIRST_WAIT_S = 1.0
 """How long a worker waits for Redis before it serves degraded. The supervisor has waited before the first one."""
@@ -49,7 +50,7 @@ class _Server(ChildServer):
 def main() -> int:
     """Serve until told to stop; return the exit status."""
     order = take_order()
-    settings = order.settings
+    settings = fitted(order.settings, raise_limit())
     server: _Server
 
     @contextlib.asynccontextmanager

@@ -32,6 +32,13 @@ In every other case the binding is kept. A stale one is harmless: the owner says
 What an edit with redis-cli, a Redis that lost its last writes, or a leap of its clock can do lies outside A1 to A4.
 They are met halfway: an edited binding is left as edited, and a create that succeeded writes back one that is missing.
 
+The bound
+---------
+An item has MAX_CLAIMS claims at most. A begin beyond that is refused: it changes nothing, so it breaks nothing, and the
+request is not sent. Without the bound a client that cuts off one create after the other leaves a claim each, for as
+long as a claim lives, and every transition of the item reads and writes them all. (A create that is written back,
+below, is let in beyond the bound: only one can be, since the item is bound then.)
+
 Settling
 --------
 The outcome comes to a claim that is *held* in the entry, held but *overlapped*, or *gone*: it was swept meanwhile, or
@@ -67,6 +74,9 @@ from distributer.model import Begun, Claim, Doubt, ItemId, Operation, Outcome, T
 
 KINDS = {Operation.CREATE: "c", Operation.DELETE: "d"}
 OPERATIONS = {kind: operation for operation, kind in KINDS.items()}
+
+MAX_CLAIMS = 256
+"""The most claims on one item. `scripts/claims.lua` has the same number."""
 
 IS_OVER = 0
 """The deadline of a claim whose request is over, but about which the sweeper must ask."""
@@ -157,14 +167,18 @@ def begin(
     """Claim an item. Returns the new state, the new rotation, and the reply.
 
     A create of an unbound item binds it by a ticket, and takes none when no backend is usable. A delete of an unbound
-    item claims nothing. A claim that is held already gets the same owner, and nothing changes.
+    item claims nothing. A claim that is held already gets the same owner, and nothing changes; one too many is refused.
     """
     entry = state.entry
     if entry is not None and claim.id in entry.claims:
         return state, rotation, Begun(entry.claims[claim.id].owner)
     owner, ticket = state.binding, None
+    if owner is None and claim.operation is Operation.DELETE:
+        return state, rotation, Begun(None)
+    if entry is not None and len(entry.claims) >= MAX_CLAIMS:
+        return state, rotation, Begun(None, is_full=True)
     if owner is None:
-        if claim.operation is Operation.DELETE or "1" not in usable:
+        if "1" not in usable:
             return state, rotation, Begun(None)
         ticket = next_usable(rotation, usable)
         owner, rotation = ring[(ticket - 1) % len(ring)], ticket

@@ -91,9 +91,9 @@ class RedisStore:
         )
 
         def replied(reply: Reply) -> None:
-            if isinstance(reply, list) and len(reply) == 2:
-                owner, ticket = reply
-                deliver(Begun(decoded(owner) or None, Ticket(ticket) if ticket else None))
+            if isinstance(reply, list) and len(reply) == 3:
+                owner, ticket, is_full = reply
+                deliver(Begun(decoded(owner) or None, Ticket(ticket) if ticket else None, is_full=is_full == 1))
             else:
                 error = _as_error(reply)
                 # Whether it took effect is not known. If it did, nothing was sent for it: give the claim back.

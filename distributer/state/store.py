@@ -35,7 +35,8 @@ class Bindings(Protocol):
         A create binds the item, pending, unless it is bound: a ticket is taken, and the binding is the base URL in
         ring on which it falls. Tickets that fall where `usable` (a string of "1" and "0", as long as the ring) says
         "0" are thrown away and others taken. Concurrent begins, from any replica, get the same owner.
-        A delete claims the item only if it is bound.
+        A delete claims the item only if it is bound. An item has a bounded number of claims: one more is refused, and
+        changes nothing.
         """
 
     def settle(self, claim: Claim, owner: str, outcome: Outcome, deliver: Callable[[StateError | None], None]) -> None:

@@ -26,9 +26,11 @@ def front(door: str) -> Front:
     """Open a door in front of an origin that does what the script says: yields the port and the origin."""
 
     @asynccontextmanager
-    async def open_front(script: Script, *, reads_body: bool = True, **more: Any) -> AsyncIterator[tuple[int, Origin]]:
+    async def open_front(
+        script: Script, *, reads_body: bool = True, shared: SharedRedis | None = None, **more: Any
+    ) -> AsyncIterator[tuple[int, Origin]]:
         async with origin(script, reads_body=reads_body) as it:
-            shared = SharedRedis(None)
+            shared = shared or SharedRedis(None)
             async with distributers(door, shared.settings([it.port], **more), shared, 1) as ports:
                 yield ports[0], it
 

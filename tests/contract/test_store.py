@@ -12,6 +12,7 @@ from fakeredis import FakeAsyncRedis
 
 from distributer.errors import StateError
 from distributer.model import Begun, Claim, ItemId, Operation, Outcome, Ticket
+from distributer.routing.claim import MAX_CLAIMS
 from distributer.state.keys import Keys
 from distributer.state.memory import MemoryStore
 from distributer.state.redis_client import pool_of
@@ -267,6 +268,21 @@ async def test_wrong_types_under_our_keys_are_state_errors(own_server: RedisServ
     assert await ticket(it) == 1
     assert not it.is_degraded
     await it.stop()
+
+
+async def test_claims_on_one_item_are_bounded_and_a_refused_one_changes_nothing(store: AnyStore) -> None:
+    begun = await begin(store, create(0))
+    for number in range(1, MAX_CLAIMS):
+        assert await begin(store, create(number)) == Begun(begun.owner)
+    full = Begun(None, is_full=True)
+    assert await begin(store, create(MAX_CLAIMS)) == await begin(store, delete(0)) == full
+    assert await owner(store, ITEM) == begun.owner, "reads go on"
+    assert await begin(store, create(0, ItemId("8"))) == Begun("http://b:1", Ticket(2)), "so do other items"
+    # The refused one holds nothing: settled or not, it makes no difference.
+    await settle(store, create(MAX_CLAIMS), begun.owner, Outcome.FAILED)
+    assert await begin(store, create(MAX_CLAIMS)) == full
+    await settle(store, create(0), begun.owner, Outcome.FAILED)
+    assert await begin(store, create(MAX_CLAIMS)) == Begun(begun.owner)
 
 
 async def test_deletes_that_creates_overlapped_do_not_pile_up(store: AnyStore) -> None:

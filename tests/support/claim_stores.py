@@ -105,8 +105,8 @@ class ScriptStore:
     def begin(self, claim: Claim, ring: Sequence[str], usable: str, ttl_ms: int = TTL_MS) -> Begun:
         keys = (self._keys.rotation, self._keys.sticky, self._keys.claims)
         kind = KINDS[claim.operation]
-        owner, ticket = self._run(BEGIN, keys, claim.item, claim.id, kind, ttl_ms, usable, *ring)
-        return Begun(owner.decode() or None, Ticket(ticket) if ticket else None)
+        owner, ticket, is_full = self._run(BEGIN, keys, claim.item, claim.id, kind, ttl_ms, usable, *ring)
+        return Begun(owner.decode() or None, Ticket(ticket) if ticket else None, is_full=is_full == 1)
 
     def settle(self, claim: Claim, owner: str, outcome: Outcome) -> None:
         kind = KINDS[claim.operation]

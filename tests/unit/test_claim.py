@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from distributer.model import Begun, Claim, Doubt, ItemId, Operation, Outcome, Ticket
 from distributer.routing.claim import (
     IS_OVER,
+    MAX_CLAIMS,
     MAX_INTEGER,
     OPERATIONS,
     Entry,
@@ -54,6 +55,9 @@ def same(state: ItemState) -> ItemState:
     return state if state.entry is None else replace(state, entry=replace(state.entry, version=0))
 
 
+MANY = tuple(f"c{number} B" for number in range(MAX_CLAIMS))
+FULL = state("B", *MANY)
+
 BEGINS = [
     # before, claim, usable -> after, reply; the rotation stands at 0
     (state(None), "c1", "111", state("A", "c1 A", pending=True), Begun("A", Ticket(1))),
@@ -76,6 +80,15 @@ BEGINS = [
     (state("B", "c1 B", pending=True), "c1", "111", state("B", "c1 B", pending=True), Begun("B")),
     (state("C", "d1 B"), "d1", "111", state("C", "d1 B"), Begun("B")),
     (state(None, "c1 B"), "c1", "111", state(None, "c1 B"), Begun("B")),
+    # As many claims as there may be: one that is held already gets its owner, all others are refused.
+    (FULL, "c0", "111", FULL, Begun("B")),
+    (FULL, "c999", "111", FULL, Begun(None, is_full=True)),
+    (FULL, "d999", "111", FULL, Begun(None, is_full=True)),
+    (state("B", *MANY[1:]), "c999", "111", state("B", *MANY[1:], "c999 B"), Begun("B")),
+    # An edit has unbound it: no ticket is taken for a claim that is refused, and a delete claims nothing anyway.
+    (replace(FULL, binding=None), "c999", "111", replace(FULL, binding=None), Begun(None, is_full=True)),
+    (replace(FULL, binding=None), "c999", "000", replace(FULL, binding=None), Begun(None, is_full=True)),
+    (replace(FULL, binding=None), "d999", "111", replace(FULL, binding=None), Begun(None)),
 ]
 
 

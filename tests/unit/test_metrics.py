@@ -66,17 +66,20 @@ def test_a_backend_has_one_set_of_counters() -> None:
 
 def test_a_snapshot_is_json_and_does_not_change_with_the_counters() -> None:
     metrics = Metrics()
+    metrics.client_connections, metrics.connections_refused = 6, 7
     metrics.requests, metrics.degraded, metrics.retries, metrics.tickets_exchanged = 5, 1, 2, 3
     for status in (503, 404, 503):
         metrics.refused(status)
     first, second = metrics.backend("127.0.0.1:8000"), metrics.backend("127.0.0.1:8001")
-    first.requests, first.in_flight, first.failures, second.in_flight = 4, 2, 1, 1
+    first.requests, first.in_flight, first.failures, first.waits, second.in_flight = 4, 2, 1, 3, 1
     first.answered(204, 0.002)
 
     snapshot = metrics.snapshot()
     first.answered(204, 0.002)
     metrics.refused(404)
     assert snapshot == {
+        "client_connections": 6,
+        "connections_refused": 7,
         "requests": 5,
         "degraded": 1,
         "retries": 2,
@@ -84,8 +87,8 @@ def test_a_snapshot_is_json_and_does_not_change_with_the_counters() -> None:
         "refusals": {"404": 1, "503": 2},
         "in_flight": 3,
         "backends": {
-            "127.0.0.1:8000": {"requests": 4, "in_flight": 2, "failures": 1, "by_class": [0, 1, 0, 0, 0]},
-            "127.0.0.1:8001": {"requests": 0, "in_flight": 1, "failures": 0, "by_class": [0, 0, 0, 0, 0]},
+            "127.0.0.1:8000": {"requests": 4, "in_flight": 2, "failures": 1, "waits": 3, "by_class": [0, 1, 0, 0, 0]},
+            "127.0.0.1:8001": {"requests": 0, "in_flight": 1, "failures": 0, "waits": 0, "by_class": [0, 0, 0, 0, 0]},
         },
     }
     assert json.loads(json.dumps(snapshot)) == snapshot

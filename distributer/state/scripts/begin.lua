@@ -2,19 +2,26 @@
 --
 -- KEYS   rotation, sticky, claims
 -- ARGV   item, claim id, kind 'c' or 'd', time to live in ms, usable (a '1' or '0' per backend), base URLs of the ring ...
--- Reply  { owner, '' if nothing was claimed; the ticket that a new binding took, 0 if none }
+-- Reply  { owner, '' if nothing was claimed; the ticket that a new binding took, 0 if none;
+--          1 if the item has as many claims as it may, else 0 }
 
 local item, id, kind, ttl_ms, usable = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local before, entry = read_item(KEYS[2], KEYS[3], item)
 
 if entry and entry.c[id] then
-  return { entry.c[id][4], 0 }
+  return { entry.c[id][4], 0, 0 }
 end
 
 local owner, ticket = before, 0
+if owner == '' and kind == 'd' then
+  return { '', 0, 0 }
+end
+if entry and is_full(entry) then
+  return { '', 0, 1 }
+end
 if owner == '' then
-  if kind == 'd' or not string.find(usable, '1', 1, true) then
-    return { '', 0 }
+  if not string.find(usable, '1', 1, true) then
+    return { '', 0, 0 }
   end
   -- A ticket that falls on an unusable backend is spent: exchanged, not shifted.
   local place
@@ -31,4 +38,4 @@ if ticket ~= 0 then
   entry.p = 1
 end
 write_item(KEYS[2], KEYS[3], item, before, owner, entry)
-return { owner, ticket }
+return { owner, ticket, 0 }

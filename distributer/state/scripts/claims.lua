@@ -5,6 +5,7 @@
 -- entry   { v = version, p = 0 or 1 (pending), c = { [claim id] = held } }; nil when there is none
 -- held    { kind 'c' or 'd', deadline in ms by TIME, overlapped 0 or 1, owner }
 
+local MAX_CLAIMS = 256
 local IS_OVER = 0
 
 local function now_us()
@@ -86,6 +87,14 @@ local function has_create(entry)
     end
   end
   return false
+end
+
+local function is_full(entry)
+  local count = 0
+  for _ in pairs(entry.c) do
+    count = count + 1
+  end
+  return count >= MAX_CLAIMS
 end
 
 local function is_over(entry, ms)
