@@ -12,7 +12,9 @@ from distributer.errors import ClientError, RequestError
 from distributer.log import Limiter
 from distributer.wire.head import RequestHead
 
+TURNED_AWAY = "turned away"
 LINES_PER_SPAN = 20
+"""Of each kind. Of connections that were turned away there is one: they are all the same."""
 SPAN_S = 10.0
 MAX_TARGET_CHARACTERS = 256
 
@@ -33,7 +35,7 @@ class Refusals:
 
     def turned_away(self, error: RequestError, client: bytes, now: float) -> None:
         """Log a connection that was not let in."""
-        self._line("turned away", error, client, None, now)
+        self._line(TURNED_AWAY, error, client, None, now)
 
     def check(self, now: float) -> None:
         """Log how many lines were left out. Called on each tick."""
@@ -45,7 +47,8 @@ class Refusals:
     def _line(self, kind: str, error: RequestError, client: bytes, head: RequestHead | None, now: float) -> None:
         limiter = self._limiters.get(kind)
         if limiter is None:
-            limiter = self._limiters[kind] = Limiter(LINES_PER_SPAN, SPAN_S)
+            lines = 1 if kind is TURNED_AWAY else LINES_PER_SPAN
+            limiter = self._limiters[kind] = Limiter(lines, SPAN_S)
         level = logging.INFO if limiter.passes(now) else logging.DEBUG
         if not log.isEnabledFor(level):
             return

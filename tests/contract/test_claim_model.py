@@ -411,3 +411,12 @@ def scopes() -> Iterator[Scope]:
 @pytest.mark.parametrize("scope", list(scopes()), ids=str)
 def test_every_history_of_a_few_requests(scope: Scope) -> None:
     assert scope.explore() > 1_000
+
+
+@pytest.mark.parametrize("bound", [1, 2])
+@pytest.mark.parametrize("last", Operation)
+def test_every_history_of_a_few_requests_of_which_some_are_refused_for_there_are_too_many(
+    monkeypatch: pytest.MonkeyPatch, bound: int, last: Operation
+) -> None:
+    monkeypatch.setattr(claims, "MAX_CLAIMS", bound)
+    assert Scope((C, C, last), ttl_ms=1, horizon_ms=2, settles=1).explore() > 200

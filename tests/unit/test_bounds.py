@@ -306,6 +306,15 @@ def test_a_refusal_says_why_who_and_what_and_a_flood_of_them_is_counted(caplog: 
     assert last.getMessage() == "refused: 7 more in 10 s"
 
 
+def test_connections_that_are_turned_away_are_one_line_and_a_number(caplog: pytest.LogCaptureFixture) -> None:
+    refusals = Refusals()
+    with caplog.at_level(logging.INFO):
+        for _ in range(5):
+            refusals.turned_away(Unroutable("too many"), b"10.0.0.7", 100.0)
+        refusals.check(100.0 + SPAN_S)
+    assert [line.getMessage() for line in caplog.records] == ["turned away: too many", "turned away: 4 more in 10 s"]
+
+
 def test_at_level_debug_nothing_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     refusals = Refusals()
     with caplog.at_level(logging.DEBUG, "distributer.requests"):
