@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.peers import doors, python_proxies
+from bench.peers import doors, python_proxies, servers
 from bench.peers.peer import Peer
 
 PEERS = {
@@ -11,6 +11,15 @@ PEERS = {
         Peer("direct", "no proxy: the load asks one backend, which shows what the load side can do", None),
         Peer("express", "distributer serve, one replica", doors.express, tickets_key=doors.TICKETS_KEY),
         Peer("asgi", "distributer.app under uvicorn, one process", doors.asgi, tickets_key=doors.TICKETS_KEY),
+        Peer("nginx", "nginx, round robin, one worker", servers.nginx),
+        Peer("haproxy", "HAProxy, round robin, http-reuse always, one thread", servers.haproxy),
+        Peer(
+            "nginx-lua-redis",
+            "nginx with Lua: a shared counter and a sticky hash in Redis, one worker",
+            servers.nginx_lua_redis,
+            tickets_key=doors.TICKETS_KEY,
+        ),
+        Peer("envoy", "Envoy, round robin, one worker thread", servers.envoy),
         Peer("aiohttp", "aiohttp reverse proxy, streaming, one shared session, uvloop", python_proxies.aiohttp_proxy),
         Peer("httpx-shared", "FastAPI + httpx, one shared client, uvloop", python_proxies.httpx_shared),
         Peer("httpx-naive", "FastAPI + httpx, a new client for each request", python_proxies.httpx_naive),

@@ -24,6 +24,8 @@ class Site:
     spare_port: int
     """For an admin interface that can't be turned off."""
     redis_url: str | None
+    workers: int = 1
+    """Processes, or threads, to serve with."""
 
     def redis(self) -> str:
         """Return the URL of Redis. Raises Unavailable if there is none."""
