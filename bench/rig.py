@@ -16,10 +16,10 @@ from pathlib import Path
 
 from bench.child import Child, clean_environment, free_ports
 from bench.cores import Cores, on_core
-from bench.measurement import Measurement
 from bench.peers.peer import Launch, Peer, Site, Unavailable
 from bench.plan import Cell
 from bench.redis_server import RedisServer, redis_server
+from distributer.load.measurement import Measurement
 
 BACKENDS = 4
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bench.measurement import Measurement
 from bench.peers.peer import Peer, Unavailable
 from bench.plan import Cell, Plan
 from bench.rig import Rig, Target
+from distributer.load.measurement import Measurement
 
 Progress = Callable[[str], None]
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench.measurement import Measurement
+from distributer.load.measurement import Measurement
 
 
 @dataclass(frozen=True, slots=True)

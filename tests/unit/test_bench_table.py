@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from bench import report, table
-from bench.histogram import Histogram
-from bench.measurement import Measurement
 from bench.peers import PEERS
 from bench.plan import Cell, Plan
 from bench.rounds import Results
 from bench.scenarios import SCENARIOS
 from bench.summary import Spread, Summary
+from distributer.load.histogram import Histogram
+from distributer.load.measurement import Measurement
 
 
 def measured(
