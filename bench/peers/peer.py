@@ -54,3 +54,7 @@ class Peer:
     launch: Callable[[Site], Launch] | None
     tickets_key: str | None = None
     """The Redis counter of the shared rotation: the benchmark checks that each request took a ticket from it."""
+    scales: bool = True
+    """It can serve with several workers."""
+    is_slow: bool = False
+    """One cell tells all, and the others would take the time of those who are near each other."""

