@@ -31,14 +31,22 @@ def draw(plan: Plan, results: Results, cells: Sequence[Cell], path: Path) -> Non
     if not charts:
         raise Unavailable("nothing was measured that the plot shows")
     heights = [len(rows) + 1.6 for _, rows in charts]
-    with rc_context({"svg.hashsalt": "bench", "svg.fonttype": "path", "font.size": 9}):
+    with rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(9, ROW_INCHES * sum(heights)), layout="constrained", facecolor="white")
         grid = figure.subplots(len(charts), 2, squeeze=False, height_ratios=heights)
         for (left, right), (cell, rows) in zip(grid, charts, strict=True):
             what = f"{cell.scenario.name}, {cell.connections} connections"
             for axes, caption, bars in (
-                (left, f"{what}: requests a second", [(peer, row.requests_per_s) for peer, row in rows]),
-                (right, f"{what}: CPU us for one", [(peer, row.cpu_us_per_request) for peer, row in rows]),
+                (
+                    left,
+                    f"{what}: requests a second (more is better)",
+                    [(peer, row.requests_per_s) for peer, row in rows],
+                ),
+                (
+                    right,
+                    f"{what}: CPU us for one (less is better)",
+                    [(peer, row.cpu_us_per_request) for peer, row in rows],
+                ),
             ):
                 shown = [(peer, value) for peer, value in bars if value is not None]
                 axes.set_title(caption, fontsize=9, loc="left")

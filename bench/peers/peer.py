@@ -42,6 +42,9 @@ class Launch:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+Launcher = Callable[[Site], Launch]
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """One row of the table.
@@ -51,7 +54,7 @@ class Peer:
 
     name: str
     about: str
-    launch: Callable[[Site], Launch] | None
+    launch: Launcher | None
     tickets_key: str | None = None
     """The Redis counter of the shared rotation: the benchmark checks that each request took a ticket from it."""
     scales: bool = True
