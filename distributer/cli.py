@@ -182,14 +182,15 @@ def bench(
     scenario: Annotated[
         str,
         Parameter(
-            help="get: the URL's path. read: 1,000 items of the demo application, made first. create: a new item with "
-            "each request. Items are deleted afterwards."
+            help="get: the URL's path. read: items of the demo application, made first. create: a new item with each "
+            "request. Items are deleted afterwards."
         ),
     ] = "get",
     warmup_s: Annotated[float, Parameter(help="Load before the measurement, seconds.")] = 1.0,
     first_item: Annotated[int, Parameter(help="Number of the first item that is made; none may exist from it on.")] = (
         1_000_000_000
     ),
+    items: Annotated[int, Parameter(help="How many items are made for read.")] = 1_000,
     timeout_s: Annotated[float, Parameter(help="Silence that counts as an error, seconds.")] = 15.0,
     json: Json = False,
 ) -> None:
@@ -204,6 +205,7 @@ def bench(
         requests=requests,
         warmup_s=warmup_s,
         first_item=first_item,
+        items=items,
         timeout_s=timeout_s,
     )
     if not command.bench(run, as_json=json):

@@ -237,10 +237,11 @@ async def measure(load: Load, window: Window, cpu_s: Callable[[], float | None] 
     await load.connect()
     await load.ask_until(window.preparation)
 
-    load.go(NEVER)
-    await asyncio.sleep(window.warmup_s)
-    if window.requests:
-        await load.drain()
+    if window.warmup_s:
+        load.go(NEVER)
+        await asyncio.sleep(window.warmup_s)
+        if window.requests:
+            await load.drain()
 
     load.forget()
     server_cpu_s, load_cpu_s = cpu_s(), time.process_time()
@@ -248,6 +249,7 @@ async def measure(load: Load, window: Window, cpu_s: Callable[[], float | None] 
     if window.requests:
         await load.ask_until(load.asked + window.requests)
     else:
+        load.go(NEVER)
         await asyncio.sleep(window.seconds)
     window_s = (_now_ns() - began_ns) / 1e9
     latencies = load.latencies_ns

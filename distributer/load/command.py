@@ -20,9 +20,6 @@ from distributer.load.measurement import Measurement
 from distributer.load.requests import Requests
 from distributer.log import printable
 
-ITEMS = 1_000
-"""How many items `read` goes round."""
-
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -63,6 +60,8 @@ class Run:
     """End after so many instead; 0: by the clock."""
     warmup_s: float
     first_item: int
+    items: int
+    """How many `read` goes round."""
     timeout_s: float
     """Silence that counts as an error."""
 
@@ -72,6 +71,7 @@ class Run:
             raise ConfigError(f"scenario: one of {', '.join(SCENARIOS)}, not {self.scenario!r}")
         for name, value, is_right, rule in (
             ("connections", self.connections, self.connections >= 1, "1 or more"),
+            ("items", self.items, self.items >= 1, "1 or more"),
             ("requests", self.requests, self.requests >= 0, "0 or more"),
             ("seconds", self.seconds, 0 < self.seconds < math.inf, "more than 0"),
             ("warmup-s", self.warmup_s, 0 <= self.warmup_s < math.inf, "0 or more"),
@@ -82,10 +82,13 @@ class Run:
 
 
 class Scenario(NamedTuple):
-    """Which requests are sent. `items` of them are made before the warm-up; None: each request makes one."""
+    """Which requests are sent."""
 
     requests: Callable[[Run], Requests]
-    items: int | None = 0
+    makes_items: bool = False
+    """Each request makes one."""
+    reads_items: bool = False
+    """Some are made before the warm-up."""
 
 
 def _get(run: Run) -> Requests:
@@ -94,9 +97,9 @@ def _get(run: Run) -> Requests:
 
 
 def _read(run: Run) -> Requests:
-    host, first = run.target.authority, run.first_item
-    reads = [requests.read(first + n, host) for n in range(ITEMS)]
-    return lambda n: requests.create(first + n, host) if n < ITEMS else reads[n % ITEMS]
+    host, first, count = run.target.authority, run.first_item, run.items
+    reads = [requests.read(first + n, host) for n in range(count)]
+    return lambda n: requests.create(first + n, host) if n < count else reads[n % count]
 
 
 def _create(run: Run) -> Requests:
@@ -104,7 +107,11 @@ def _create(run: Run) -> Requests:
     return lambda n: requests.create(first + n, host)
 
 
-SCENARIOS = {"get": Scenario(_get), "read": Scenario(_read, ITEMS), "create": Scenario(_create, None)}
+SCENARIOS = {
+    "get": Scenario(_get),
+    "read": Scenario(_read, reads_items=True),
+    "create": Scenario(_create, makes_items=True),
+}
 
 
 async def _measure(run: Run) -> Measurement:
@@ -120,8 +127,9 @@ async def _measure(run: Run) -> Measurement:
     # Nothing here makes reference cycles on the hot path, and a collection in the window would be a latency of ours.
     gc.disable()
     try:
-        measurement = await measure(load, Window(run.seconds, run.requests, run.warmup_s, scenario.items or 0))
-        await _delete_items(load, run, load.asked if scenario.items is None else scenario.items)
+        items = run.items if scenario.reads_items else 0
+        measurement = await measure(load, Window(run.seconds, run.requests, run.warmup_s, preparation=items))
+        await _delete_items(load, run, load.asked if scenario.makes_items else items)
     finally:
         load.close()
         gc.enable()
@@ -177,6 +185,6 @@ def _as_text(run: Run, measurement: Measurement) -> str:
         f"errors      {', '.join(f'{count:,} {kind}' for kind, count in measurement.errors.items()) or 0}",
     ]
     if measurement.backends:
-        lines += ["", "answers by backend, the warm-up's included:"]
+        lines += ["", "by backend, the warm-up's answers included:"]
         lines += [f"  {printable(name)}  {count:,}" for name, count in measurement.backends.items()]
     return "\n".join(lines)
