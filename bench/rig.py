@@ -43,6 +43,11 @@ class Target:
     port: int
     child: Child | None
 
+    @property
+    def pid(self) -> int:
+        assert self.child is not None, "the load goes straight to a backend"
+        return self.child.pid
+
 
 class Rig:
     """The bench itself. A context manager; all that it started has ended when the block has."""
@@ -71,15 +76,18 @@ class Rig:
         self._open.close()
 
     @contextmanager
-    def running(self, peer: Peer, workers: int = 1) -> Iterator[Target]:
-        """Run a peer, from an empty Redis, until the block ends. Raises Unavailable if it does not come up."""
+    def running(self, peer: Peer, workers: int = 1, backends: tuple[str, ...] = ()) -> Iterator[Target]:
+        """Run a peer, from an empty Redis, until the block ends. Raises Unavailable if it does not come up.
+
+        Its backends are the bench's own, unless others are named.
+        """
         if peer.launch is None:
             yield Target(peer, self._ports[0], None)
             return
         folder = self._folder / f"{peer.name}-{next(self._runs)}"
         folder.mkdir()
         port, spare_port = free_ports(2)
-        backends = tuple(f"http://127.0.0.1:{each}" for each in self._ports)
+        backends = backends or tuple(f"http://127.0.0.1:{each}" for each in self._ports)
         site = Site(port, backends, folder, spare_port, self.redis.url if self.redis else None, workers)
         if self.redis is not None:
             self.redis.flush()
