@@ -49,14 +49,15 @@ async def _bodies(rig: Rig, options: argparse.Namespace) -> list[Finding]:
         running = rig.running(PEERS[options.door], options.replicas, backends=(f"http://127.0.0.1:{port}",))
         target = await asyncio.to_thread(running.__enter__)
         try:
-            return await bodies(target.port, workers_of(target.pid))
+            workers = await asyncio.to_thread(workers_of, target.pid, options.replicas)
+            return await bodies(target.port, workers)
         finally:
             await asyncio.to_thread(running.__exit__, None, None, None)
 
 
 async def _on_a_target(rig: Rig, part: str, options: argparse.Namespace) -> list[Finding]:
     with rig.running(PEERS[options.door], options.replicas) as target:
-        workers = workers_of(target.pid)
+        workers = workers_of(target.pid, options.replicas)
         if part == "steady":
             return await steady(target.port, workers, options.requests)
         return await slow(target.port, workers, options.seconds)
