@@ -138,28 +138,36 @@ async def slow(port: int, workers: Sequence[Worker], seconds: float) -> list[Fin
     after = await _window(load, workers, seconds)
     load.close()
 
-    # A core of which the crowd uses a share w does (1 - w) of the work that it did, and no less.
-    work = alone.share / len(workers)
-    base_us, base_per_s = max(before.cpu_us, after.cpu_us), min(before.per_s, after.per_s)
-    most_us = base_us / (1 - work) * (1 + TOLERANCE)
     return [
-        Finding("before", str(before)),
-        Finding(f"beside {SLOW:,} slow heads and {IDLE:,} idle", str(during)),
-        Finding("after", str(after)),
-        Finding("the crowd alone", f"{alone.share:.1%} of a core"),
-        Finding(
-            "CPU time for a request, during",
-            f"{during.cpu_us:.1f} us",
-            f"at most {most_us:.1f} us: what it was, the crowd's work, and {TOLERANCE:.0%}",
-            during.cpu_us <= most_us,
-        ),
-        Finding("throughput kept", f"{during.per_s / base_per_s:.1%} of the lesser of before and after"),
+        *judge(before, during, after, alone),
         Finding("errors of the working ones", str(dict(load.errors) or "none"), "none", not load.errors),
         Finding(
             "the crowd is there",
             f"{present:,} connections; ended meanwhile: {dict(crowd.ended) or 'none'}",
             "none refused",
             present > 0.9 * (SLOW + IDLE) and not any(kind.startswith("refused") for kind in crowd.ended),
+        ),
+    ]
+
+
+def judge(before: Window, during: Window, after: Window, alone: Window) -> list[Finding]:
+    """Say what the crowd took from the working ones: its own work, spread over their requests, and no more.
+
+    In CPU time, which others on the machine do not take away; on a core that is used up, it is the throughput.
+    """
+    base_us, base_per_s = max(before.cpu_us, after.cpu_us), min(before.per_s, after.per_s)
+    most_us = (base_us + alone.share * 1e6 / max(during.per_s, 1)) * (1 + TOLERANCE)
+    return [
+        Finding("before", str(before)),
+        Finding(f"beside {SLOW:,} slow heads and {IDLE:,} idle", str(during)),
+        Finding("after", str(after)),
+        Finding("the crowd alone", f"{alone.share:.1%} of a core"),
+        Finding("throughput kept", f"{during.per_s / base_per_s:.1%} of the lesser of before and after"),
+        Finding(
+            "CPU time for a request, during",
+            f"{during.cpu_us:.1f} us",
+            f"at most {most_us:.1f} us: what it was, the crowd's work, and {TOLERANCE:.0%}",
+            during.cpu_us <= most_us,
         ),
     ]
 

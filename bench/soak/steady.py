@@ -73,7 +73,7 @@ async def steady(port: int, workers: Sequence[Worker], requests: int) -> list[Fi
     return [
         Finding("requests", f"{requests:,} in {took_s:.0f} s, {requests / took_s:,.0f} a second"),
         Finding("errors", _listed(load.errors), "none", not load.errors),
-        *_memory(workers, samples),
+        *flatness(samples),
         *(
             Finding(f"worker {n}: descriptors", f"{one} before, {other} after", "the same", one == other)
             for n, (one, other) in enumerate(zip(before, after, strict=True), 1)
@@ -91,18 +91,19 @@ async def _watch(load: Load, workers: Sequence[Worker], samples: list[tuple[int,
         await asyncio.sleep(SAMPLE_S)
 
 
-def _memory(workers: Sequence[Worker], samples: Sequence[tuple[int, list[Memory]]]) -> Iterator[Finding]:
+def flatness(samples: Sequence[tuple[int, list[Memory]]]) -> Iterator[Finding]:
+    """Judge the workers by (requests asked so far, memory of each): did the last half of the requests leave them be?"""
     first, last = samples[0][0], samples[-1][0]
     half = [memories for asked, memories in samples if asked >= (first + last) / 2]
-    for n in range(len(workers)):
-        for name, sizes, begin in (
-            ("RSS", [memories[n].rss_kib for memories in half], samples[0][1][n].rss_kib),
-            ("PSS", [memories[n].pss_kib for memories in half], samples[0][1][n].pss_kib),
+    for n, begin in enumerate(samples[0][1]):
+        for name, sizes, begin_kib in (
+            ("RSS", [memories[n].rss_kib for memories in half], begin.rss_kib),
+            ("PSS", [memories[n].pss_kib for memories in half], begin.pss_kib),
         ):
             spread = (max(sizes) - min(sizes)) / max(sizes)
             yield Finding(
                 f"worker {n + 1}: {name}, last half",
-                f"{min(sizes) / 1024:.1f}-{max(sizes) / 1024:.1f} MiB, {spread:.2%}; {begin / 1024:.1f} at the start",
+                f"{min(sizes) / 1024:.1f}-{max(sizes) / 1024:.1f} MiB, {spread:.2%}; {begin_kib / 1024:.1f} at first",
                 f"within {FLAT:.0%}",
                 spread <= FLAT,
             )
