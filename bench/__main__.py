@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bench import machine, plot, report
-from bench.peers import PEERS
+from bench.peers import PEERS, doors
 from bench.peers.peer import Unavailable
 from bench.plan import HEADLINE, Cell, Plan, crossed, default_cells, numbers, peers_named, scenarios_named
 from bench.rig import Rig
@@ -31,13 +31,18 @@ def _parser() -> argparse.ArgumentParser:
         "workers, the slow peers in one cell.",
     )
     parser.add_argument("--peers", default="all", help=f"names with commas, or all: {', '.join(PEERS)}")
+    parser.add_argument(
+        "--before", type=Path, metavar="CHECKOUT", help="measure the express door of another checkout too: peer before"
+    )
     parser.add_argument("--scenarios", help=f"names with commas, or all: {', '.join(SCENARIOS)} (ping)")
     parser.add_argument("--connections", help="numbers with commas (1,64)")
     parser.add_argument("--workers", help="workers of each proxy, numbers with commas (1)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each peer is started and measured (default 5)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of each measurement (default 2)")
     parser.add_argument("--warmup", type=float, default=0.5, help="seconds of load before each of them (default 0.5)")
-    parser.add_argument("--reference", default="nginx-lua-redis", choices=PEERS, help="what the ratios refer to")
+    parser.add_argument(
+        "--reference", default="nginx-lua-redis", help="what the ratios refer to (default nginx-lua-redis)"
+    )
     parser.add_argument(
         "--count-backends", action="store_true", help="count each backend's answers: is the rotation even?"
     )
@@ -62,7 +67,7 @@ def _cells(options: argparse.Namespace) -> tuple[Cell, ...]:
 def _plan(options: argparse.Namespace) -> Plan:
     """Read the options. Raises ValueError."""
     plan = Plan(
-        peers=peers_named(options.peers),
+        peers=peers_named(options.peers) + ((doors.express_of(options.before),) if options.before else ()),
         cells=_cells(options),
         rounds=options.rounds,
         seconds=options.seconds,
@@ -71,6 +76,8 @@ def _plan(options: argparse.Namespace) -> Plan:
         spares_slow=not (options.full or options.scenarios or options.connections or options.workers),
         count_backends=options.count_backends,
     )
+    if plan.reference not in {*PEERS, *(peer.name for peer in plan.peers)}:
+        raise ValueError(f"reference: {plan.reference!r} is no peer")
     least = min(min(cell.connections, cell.workers) for cell in plan.cells)
     if plan.rounds < 1 or plan.seconds <= 0 or plan.warmup_s < 0 or least < 1:
         raise ValueError("rounds, seconds, connections and workers must be positive")

@@ -46,10 +46,11 @@ def cell_table(plan: Plan, results: Results, cell: Cell) -> str:
 
 def _goals(plan: Plan, results: Results) -> Iterator[str]:
     """Judge the goals that the plan has to do with."""
+    names = {peer.name for peer in plan.peers}
     verdicts = [
         goals.Verdict.of(goal, results.of(goal.cell, goal.peer), results.of(goal.cell, goal.other))
         for goal in goals.GOALS
-        if goal.cell in plan.cells
+        if goal.cell in plan.cells and {goal.peer, goal.other} <= names
     ]
     if verdicts:
         yield "## Goals"

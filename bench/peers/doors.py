@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-from bench.peers.peer import Launch, Site
+from bench.peers.peer import Launch, Peer, Site, Unavailable
 
 TICKETS_KEY = "distributer:rotation"
 
@@ -15,6 +16,17 @@ def express(site: Site) -> Launch:
     for backend in site.backends:
         argv += ["--backend", backend]
     return Launch(argv)
+
+
+def express_of(checkout: Path) -> Peer:
+    """Return the express door of another checkout, as a peer to be measured beside this one's."""
+
+    def launch(site: Site) -> Launch:
+        if not (checkout / "distributer" / "__main__.py").exists():
+            raise Unavailable(f"there is no distributer in {checkout.name}")
+        return Launch(express(site).argv, {"PYTHONPATH": str(checkout.resolve())})
+
+    return Peer("before", "distributer serve, as it was before", launch, tickets_key=TICKETS_KEY)
 
 
 def asgi(site: Site) -> Launch:
