@@ -1,4 +1,5 @@
-# Each target sets up what it needs, in .venv; nothing is installed globally.
+# Each target sets up what it needs, in .venv. Nothing is installed globally, but for the proxies that `make bench`
+# compares with: where it may, it installs those.
 .PHONY: install up run test check bench clean
 
 install:  ## .venv, with all that the other targets use

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.cores import on_core
+from bench.cores import CoreSet, on_cores
 from bench.peers.peer import Unavailable
 
 STOP_S = 5.0
@@ -36,13 +36,13 @@ class Child:
         self,
         argv: Sequence[str],
         *,
-        core: int | None,
+        cores: CoreSet,
         log: Path,
         cwd: Path,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._log = log
-        with log.open("wb") as output, on_core(core):
+        with log.open("wb") as output, on_cores(cores):
             try:
                 self._process = subprocess.Popen(
                     argv,

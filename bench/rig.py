@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.child import Child, clean_environment, free_ports
-from bench.cores import Cores, on_core
-from bench.measurement import Measurement
+from bench.cores import Cores, on_cores
 from bench.peers.peer import Launch, Peer, Site, Unavailable
 from bench.plan import Cell
 from bench.redis_server import RedisServer, redis_server
+from distributer.load.measurement import Measurement
 
 BACKENDS = 4
 
@@ -43,12 +43,17 @@ class Target:
     port: int
     child: Child | None
 
+    @property
+    def pid(self) -> int:
+        assert self.child is not None, "the load goes straight to a backend"
+        return self.child.pid
+
 
 class Rig:
     """The bench itself. A context manager; all that it started has ended when the block has."""
 
     def __init__(self) -> None:
-        self.cores = Cores.choose()
+        self.cores = Cores.find()
         self.redis: RedisServer | None = None
         self._ports: list[int] = []
         self._first_items = itertools.count(1, ITEMS_PER_RUN)
@@ -71,19 +76,22 @@ class Rig:
         self._open.close()
 
     @contextmanager
-    def running(self, peer: Peer) -> Iterator[Target]:
-        """Run a peer, from an empty Redis, until the block ends. Raises Unavailable if it does not come up."""
+    def running(self, peer: Peer, workers: int = 1, backends: tuple[str, ...] = ()) -> Iterator[Target]:
+        """Run a peer, from an empty Redis, until the block ends. Raises Unavailable if it does not come up.
+
+        Its backends are the bench's own, unless others are named.
+        """
         if peer.launch is None:
             yield Target(peer, self._ports[0], None)
             return
         folder = self._folder / f"{peer.name}-{next(self._runs)}"
         folder.mkdir()
         port, spare_port = free_ports(2)
-        backends = tuple(f"http://127.0.0.1:{each}" for each in self._ports)
-        site = Site(port, backends, folder, spare_port, self.redis.url if self.redis else None)
+        backends = backends or tuple(f"http://127.0.0.1:{each}" for each in self._ports)
+        site = Site(port, backends, folder, spare_port, self.redis.url if self.redis else None, workers)
         if self.redis is not None:
             self.redis.flush()
-        with self._start(peer.launch(site), folder) as child:
+        with self._start(peer.launch(site), site) as child:
             child.wait_until_listening(port, START_S)
             _wait_until_answering(child, port)
             yield Target(peer, port, child)
@@ -104,7 +112,7 @@ class Rig:
         limit_s = seconds + warmup_s + 4 * SILENCE_S
         before = self._tickets(target)
         try:
-            with on_core(self.cores.load):
+            with on_cores(self.cores.load):
                 done = subprocess.run(
                     argv,
                     cwd=_ROOT,
@@ -130,13 +138,13 @@ class Rig:
         for port in self._ports:
             argv += ["--port", str(port)]
         log = self._folder / "origin.log"
-        child = opening.enter_context(Child(argv, core=self.cores.load, log=log, cwd=_ROOT))
+        child = opening.enter_context(Child(argv, cores=self.cores.load, log=log, cwd=_ROOT))
         for port in self._ports:
             child.wait_until_listening(port, START_S)
 
-    def _start(self, launch: Launch, folder: Path) -> Child:
-        log = folder / "output.log"
-        return Child(launch.argv, core=self.cores.proxy, log=log, cwd=folder, environment=launch.environment)
+    def _start(self, launch: Launch, site: Site) -> Child:
+        cores, log = self.cores.proxy(site.workers), site.folder / "output.log"
+        return Child(launch.argv, cores=cores, log=log, cwd=site.folder, environment=launch.environment)
 
     def _tickets(self, target: Target) -> int | None:
         if target.peer.tickets_key is None or self.redis is None:

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from bench.measurement import Measurement
 from bench.peers.peer import Peer, Unavailable
 from bench.plan import Cell, Plan
 from bench.rig import Rig, Target
+from distributer.load.measurement import Measurement
 
 Progress = Callable[[str], None]
+
+ByRound = dict[int, Measurement]
+"""What was measured of one peer in one cell, by the number of the round."""
 
 
 @dataclass(slots=True)
 class Results:
     """All measurements, and what could not be measured."""
 
-    measurements: dict[tuple[Cell, str], list[Measurement]] = field(default_factory=dict)
+    measurements: dict[tuple[Cell, str], ByRound] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     """Peer -> why it was left out."""
     notes: list[str] = field(default_factory=list)
     """What went wrong with a peer that was measured all the same."""
 
-    def of(self, cell: Cell, peer: Peer) -> list[Measurement]:
-        return self.measurements.get((cell, peer.name), [])
+    def of(self, cell: Cell, peer: str) -> ByRound:
+        return self.measurements.get((cell, peer), {})
 
     def has_errors(self) -> bool:
-        return bool(self.notes) or any(each.errors for row in self.measurements.values() for each in row)
+        return bool(self.notes) or any(each.errors for row in self.measurements.values() for each in row.values())
 
 
 class Rounds:
@@ -42,6 +47,8 @@ class Rounds:
         self._progress = progress
         self._results = Results()
         self._done = 0
+        self._left = plan.measurements()
+        self._began_s = time.monotonic()
 
     def run(self) -> Results:
         for number, peers in self._plan.order():
@@ -51,15 +58,25 @@ class Rounds:
         return self._results
 
     def _visit(self, number: int, peer: Peer) -> None:
+        for workers, cells in itertools.groupby(self._plan.cells_of(peer), key=lambda cell: cell.workers):
+            if peer.name in self._results.skipped:
+                return
+            self._run_peer(number, peer, workers, list(cells))
+
+    def _run_peer(self, number: int, peer: Peer, workers: int, cells: Sequence[Cell]) -> None:
+        left_after = self._left - len(cells)
         try:
-            with self._rig.running(peer) as target:
-                for cell in self._plan.cells():
+            with self._rig.running(peer, workers) as target:
+                for cell in cells:
                     self._measure(number, target, cell)
         except Unavailable as reason:
+            self._left = left_after
             if number == 1 and not any(name == peer.name for _, name in self._results.measurements):
                 self._results.skipped[peer.name] = str(reason)
+                all_cells = len(self._plan.cells_of(peer))
+                self._left -= all_cells - len(cells) + (self._plan.rounds - 1) * all_cells
             else:
-                self._results.notes.append(f"round {number}, {peer.name}: {reason}")
+                self._results.notes.append(f"round {number}, {peer.name}, {workers} workers: {reason}")
             self._progress(f"round {number}  {peer.name}: {reason}")
 
     def _measure(self, number: int, target: Target, cell: Cell) -> None:
@@ -67,12 +84,18 @@ class Rounds:
         measurement = self._rig.measure(
             target, cell, seconds=plan.seconds, warmup_s=plan.warmup_s, count_backends=plan.count_backends
         )
-        self._results.measurements.setdefault((cell, target.peer.name), []).append(measurement)
+        self._results.measurements.setdefault((cell, target.peer.name), {})[number] = measurement
         self._done += 1
+        self._left -= 1
         self._progress(
-            f"[{self._done}/{plan.measurements()}] round {number}  {target.peer.name}  {cell.scenario.name}"
-            f"  {cell.connections} conn: {_in_short(measurement)}"
+            f"[{self._time_left()} left] round {number}  {target.peer.name}  {cell.scenario.name}"
+            f"  {cell.connections} conn{f'  {cell.workers} workers' if cell.workers > 1 else ''}: "
+            f"{_in_short(measurement)}"
         )
+
+    def _time_left(self) -> str:
+        left_s = (time.monotonic() - self._began_s) / self._done * self._left
+        return f"{left_s // 60:.0f}:{left_s % 60:02.0f}"
 
 
 def _in_short(measurement: Measurement) -> str:

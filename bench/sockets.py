@@ -112,14 +112,14 @@ def _measure(name: str, redis_url: str, folder: Path) -> list[str]:
     origin, port = free_ports(2)
     with ExitStack() as stack:
         backend = Child(
-            [sys.executable, "bench/origin.py", "--port", str(origin)], core=None, log=folder / "origin", cwd=_ROOT
+            [sys.executable, "bench/origin.py", "--port", str(origin)], cores=None, log=folder / "origin", cwd=_ROOT
         )
         stack.enter_context(backend)
         backend.wait_until_listening(origin, 10)
         where = ["--port", str(port), "--redis", redis_url, "--backend", f"http://127.0.0.1:{origin}"]
         server = Child(
             [sys.executable, "-m", "bench.sockets", "--serve", name, *where],
-            core=None,
+            cores=None,
             log=folder / "server",
             cwd=_ROOT,
         )

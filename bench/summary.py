@@ -1,13 +1,13 @@
-"""Several measurements of one thing, as one line: median and spread."""
+"""Several measurements of one thing, as one line: median and spread; and the ratio of two things."""
 
 from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.measurement import Measurement
+from distributer.load.measurement import Measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,35 @@ class Spread:
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
         return cls(statistics.median(values), min(values), max(values))
+
+
+Figure = Callable[[Measurement], float | None]
+"""One figure of a measurement; None where there is none."""
+
+
+def ratio(one: Mapping[int, Measurement], other: Mapping[int, Measurement], figure: Figure) -> Spread | None:
+    """Divide one by the other, each round by itself: what slowed the machine in a round slowed both.
+
+    None if no round has both figures.
+    """
+    ratios = []
+    for number in one.keys() & other.keys():
+        above, below = figure(one[number]), figure(other[number])
+        if above is not None and below:
+            ratios.append(above / below)
+    return Spread.of(ratios) if ratios else None
+
+
+def requests_per_s(measurement: Measurement) -> float:
+    return measurement.requests_per_s
+
+
+def cpu_us_per_request(measurement: Measurement) -> float | None:
+    return measurement.cpu_us_per_request
+
+
+def p50_ms(measurement: Measurement) -> float | None:
+    return measurement.latencies.percentile_ns(50) / 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +76,7 @@ class Summary:
             errors.update(each.errors)
         return cls(
             requests_per_s=Spread.of([each.requests_per_s for each in measurements]),
-            cpu_us_per_request=_spread(measurements, lambda each: each.cpu_us_per_request),
+            cpu_us_per_request=_spread(measurements, cpu_us_per_request),
             core_busy=_spread(measurements, lambda each: each.core_busy),
             p50_ms=Spread.of([each.latencies.percentile_ns(50) / 1e6 for each in measurements]),
             p99_ms=Spread.of([each.latencies.percentile_ns(99) / 1e6 for each in measurements]),
@@ -60,6 +89,6 @@ class Summary:
         )
 
 
-def _spread(measurements: Sequence[Measurement], figure: Callable[[Measurement], float | None]) -> Spread | None:
+def _spread(measurements: Sequence[Measurement], figure: Figure) -> Spread | None:
     values = [value for each in measurements if (value := figure(each)) is not None]
     return Spread.of(values) if values else None

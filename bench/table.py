@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from bench.summary import Spread, Summary
+from bench.summary import Spread, Summary, cpu_us_per_request, ratio, requests_per_s
+from distributer.load.measurement import Measurement
 
 NOTHING = "-"
 
@@ -21,14 +22,12 @@ def _pad(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
     return [cells[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))]
 
 
-def of_summaries(summaries: Sequence[tuple[str, Summary]], reference: str) -> str:
-    """Draw one table of peers.
+def of_peers(peers: Mapping[str, Mapping[int, Measurement]], reference: str) -> str:
+    """Draw one table of peers from what the rounds measured of each.
 
     The ratios say how many times better than the reference a peer is: in requests a second, and in CPU time.
     """
-    against = dict(summaries).get(reference)
-    against_requests = against.requests_per_s if against else None
-    against_cpu = against.cpu_us_per_request if against else None
+    against = peers.get(reference, {})
     headers = [
         "peer",
         "requests/s",
@@ -41,25 +40,30 @@ def of_summaries(summaries: Sequence[tuple[str, Summary]], reference: str) -> st
         "max ms",
         "errors",
     ]
-    rows = [
-        [
-            name,
-            spread(summary.requests_per_s),
-            ratio(summary.requests_per_s, against_requests),
-            spread(summary.cpu_us_per_request),
-            ratio(against_cpu, summary.cpu_us_per_request),
-            NOTHING if summary.core_busy is None else f"{summary.core_busy.median:.0%}",
-            number(summary.p50_ms.median),
-            number(summary.p99_ms.median),
-            number(summary.max_ms),
-            ", ".join(f"{count} {kind}" for kind, count in summary.errors.items()) or "0",
-        ]
-        for name, summary in summaries
-    ]
-    if any(summary.unevenness is not None for _, summary in summaries):
+    rows, unevenness = [], []
+    for name, rounds in peers.items():
+        summary = Summary.of(list(rounds.values()))
+        if summary is None:
+            continue
+        rows.append(
+            [
+                name,
+                spread(summary.requests_per_s),
+                times(ratio(rounds, against, requests_per_s)),
+                spread(summary.cpu_us_per_request),
+                times(ratio(against, rounds, cpu_us_per_request)),
+                NOTHING if summary.core_busy is None else f"{summary.core_busy.median:.0%}",
+                number(summary.p50_ms.median),
+                number(summary.p99_ms.median),
+                number(summary.max_ms),
+                ", ".join(f"{count} {kind}" for kind, count in summary.errors.items()) or "0",
+            ]
+        )
+        unevenness.append(summary.unevenness)
+    if any(value is not None for value in unevenness):
         headers.append("uneven by")
-        for row, (_, summary) in zip(rows, summaries, strict=True):
-            row.append(NOTHING if summary.unevenness is None else str(summary.unevenness))
+        for row, value in zip(rows, unevenness, strict=True):
+            row.append(NOTHING if value is None else str(value))
     return render(headers, rows)
 
 
@@ -69,10 +73,11 @@ def spread(value: Spread | None) -> str:
     return f"{number(value.median)} ({number(value.low)}-{number(value.high)})"
 
 
-def ratio(one: Spread | None, other: Spread | None) -> str:
-    if one is None or other is None or not other.median:
+def times(value: Spread | None) -> str:
+    """Write a ratio with its spread."""
+    if value is None:
         return NOTHING
-    return f"{number(one.median / other.median)}x"
+    return f"{number(value.median)}x ({number(value.low)}-{number(value.high)})"
 
 
 def number(value: float) -> str:

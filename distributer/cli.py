@@ -172,6 +172,46 @@ def redis_cli(
         sys.exit(1)
 
 
+@app.command
+def bench(
+    *,
+    url: Annotated[str, Parameter(help="Where to ask: http://host:port/path.")],
+    connections: Annotated[int, Parameter(help="How many ask at once, each anew when it has its answer.")] = 64,
+    seconds: Annotated[float, Parameter(help="Length of the measurement.")] = 10.0,
+    requests: Annotated[int, Parameter(help="End after so many requests instead; 0: by the clock.")] = 0,
+    scenario: Annotated[
+        str,
+        Parameter(
+            help="get: the URL's path. read: items of the demo application, made first. create: a new item with each "
+            "request. Items are deleted afterwards."
+        ),
+    ] = "get",
+    warmup_s: Annotated[float, Parameter(help="Load before the measurement, seconds.")] = 1.0,
+    first_item: Annotated[int, Parameter(help="Number of the first item that is made; none may exist from it on.")] = (
+        1_000_000_000
+    ),
+    items: Annotated[int, Parameter(help="How many items are made for read.")] = 1_000,
+    timeout_s: Annotated[float, Parameter(help="Silence that counts as an error, seconds.")] = 15.0,
+    json: Json = False,
+) -> None:
+    """Measure a cluster that is up: requests a second and latency in a closed loop. Exit status 1 if any fails."""
+    from distributer.load import command
+
+    run = command.Run(
+        target=command.Target.parse(url),
+        scenario=scenario,
+        connections=connections,
+        seconds=seconds,
+        requests=requests,
+        warmup_s=warmup_s,
+        first_item=first_item,
+        items=items,
+        timeout_s=timeout_s,
+    )
+    if not command.bench(run, as_json=json):
+        sys.exit(1)
+
+
 @app.command(name="check-config")
 def check_config(*, config: Config = None) -> None:
     """Read the settings as `serve` would, and print them, secrets masked."""

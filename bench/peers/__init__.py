@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from bench.peers import doors, python_proxies
+from bench.peers import doors, python_proxies, servers
 from bench.peers.peer import Peer
 
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("direct", "no proxy: the load asks one backend, which shows what the load side can do", None),
-        Peer("express", "distributer serve, one replica", doors.express, tickets_key=doors.TICKETS_KEY),
-        Peer("asgi", "distributer.app under uvicorn, one process", doors.asgi, tickets_key=doors.TICKETS_KEY),
+        Peer("direct", "no proxy: the load asks one backend: what the load side can do", None, scales=False),
+        Peer("express", "distributer serve", doors.express, tickets_key=doors.TICKETS_KEY),
+        Peer("asgi", "distributer.app under uvicorn", doors.asgi, tickets_key=doors.TICKETS_KEY),
+        Peer("nginx", "nginx, round robin", servers.nginx),
+        Peer("haproxy", "HAProxy, round robin, http-reuse always", servers.haproxy),
+        Peer(
+            "nginx-lua-redis",
+            "nginx with Lua: a shared counter and a sticky hash in Redis",
+            servers.nginx_lua_redis,
+            tickets_key=doors.TICKETS_KEY,
+        ),
+        Peer("envoy", "Envoy, round robin", servers.envoy),
         Peer("aiohttp", "aiohttp reverse proxy, streaming, one shared session, uvloop", python_proxies.aiohttp_proxy),
-        Peer("httpx-shared", "FastAPI + httpx, one shared client, uvloop", python_proxies.httpx_shared),
-        Peer("httpx-naive", "FastAPI + httpx, a new client for each request", python_proxies.httpx_naive),
+        Peer(
+            "httpx-shared",
+            "FastAPI + httpx, one shared client, uvloop",
+            python_proxies.httpx_shared,
+            scales=False,
+            is_slow=True,
+        ),
+        Peer(
+            "httpx-naive",
+            "FastAPI + httpx, a new client for each request",
+            python_proxies.httpx_naive,
+            scales=False,
+            is_slow=True,
+        ),
     )
 }

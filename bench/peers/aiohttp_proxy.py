@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import multiprocessing
 from collections.abc import AsyncIterator, Mapping
 
 import uvloop
@@ -74,17 +75,32 @@ async def session(app: web.Application) -> AsyncIterator[None]:
 
 
 def main() -> None:
-    """Serve the port that the command line names."""
+    """Serve the port that the command line names, with as many processes."""
     parser = argparse.ArgumentParser(description="A streaming aiohttp reverse proxy.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--backend", action="append", required=True)
+    parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
+    for _ in range(options.workers - 1):
+        multiprocessing.Process(target=serve, args=(options,), daemon=True).start()
+    serve(options)
 
+
+def serve(options: argparse.Namespace) -> None:
+    """Serve until SIGTERM; the workers listen on the port each for itself."""
     app = web.Application()
     app.cleanup_ctx.append(session)
     app.router.add_route("*", "/{path:.*}", Proxy(options.backend).forward)
-    web.run_app(app, host=options.host, port=options.port, access_log=None, print=None, loop=uvloop.new_event_loop())
+    web.run_app(
+        app,
+        host=options.host,
+        port=options.port,
+        reuse_port=options.workers > 1 or None,
+        access_log=None,
+        print=None,
+        loop=uvloop.new_event_loop(),
+    )
 
 
 if __name__ == "__main__":

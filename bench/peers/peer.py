@@ -24,6 +24,8 @@ class Site:
     spare_port: int
     """For an admin interface that can't be turned off."""
     redis_url: str | None
+    workers: int = 1
+    """Processes, or threads, to serve with."""
 
     def redis(self) -> str:
         """Return the URL of Redis. Raises Unavailable if there is none."""
@@ -40,6 +42,9 @@ class Launch:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+Launcher = Callable[[Site], Launch]
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """One row of the table.
@@ -49,6 +54,10 @@ class Peer:
 
     name: str
     about: str
-    launch: Callable[[Site], Launch] | None
+    launch: Launcher | None
     tickets_key: str | None = None
     """The Redis counter of the shared rotation: the benchmark checks that each request took a ticket from it."""
+    scales: bool = True
+    """It can serve with several workers."""
+    is_slow: bool = False
+    """One cell tells all, and the others would take the time of those who are near each other."""

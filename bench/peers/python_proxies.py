@@ -11,7 +11,7 @@ from bench.peers.peer import Launch, Site, Unavailable
 
 def aiohttp_proxy(site: Site) -> Launch:
     _need("aiohttp")
-    return _launch("aiohttp_proxy.py", site)
+    return _launch("aiohttp_proxy.py", site, "--workers", str(site.workers))
 
 
 def httpx_shared(site: Site) -> Launch:

@@ -1,11 +1,11 @@
-"""What the load client found out in one window: it prints one as JSON, the benchmark reads it."""
+"""What the load client found out in one window."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
 
-from bench.histogram import Histogram
+from distributer.load.histogram import Histogram
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class Measurement:
 
     window_s: float
     latencies: Histogram
-    """One for each answer with status 200 that ended inside the window."""
+    """One for each answer with a status below 400 that ended inside the window."""
     proxy_cpu_s: float | None = None
     """CPU time of the proxy and its children inside the window; None where there is no proxy or no way to tell."""
     load_cpu_s: float = 0.0

@@ -1,4 +1,4 @@
-"""bench.histogram and the measurement that carries it."""
+"""distributer.load.histogram and the measurement that carries it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from bench.histogram import Histogram
-from bench.measurement import Measurement
+from distributer.load.histogram import Histogram
+from distributer.load.measurement import Measurement
 
 
 def test_percentiles_of_small_values_are_exact() -> None:
