@@ -128,7 +128,7 @@ class _Question:
 
     def response_data(self, data: bytes) -> None: ...
 
-    def response_finished(self) -> None:
+    def response_finished(self, trailers: bytes) -> None:
         self._connection = None
         if not self.status.done():
             self.status.set_result(self._seen)

@@ -279,7 +279,7 @@ class _AsgiDownstream:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
-    def finish(self) -> None:
+    def finish(self, trailers: bytes = b"") -> None:
         self._push(None)
 
     def abort(self, error: RequestError) -> None:

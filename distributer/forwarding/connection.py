@@ -34,8 +34,8 @@ class UpstreamUser(Protocol):
     def response_data(self, data: bytes) -> None:
         """Some bytes of the body have come, never none."""
 
-    def response_finished(self) -> None:
-        """The answer is complete. The connection is no longer this user's."""
+    def response_finished(self, trailers: bytes) -> None:
+        """The answer is complete, with these trailers, serialised. The connection is no longer this user's."""
 
     def response_flush(self) -> None:
         """All that one read brought has been handed over."""
@@ -204,7 +204,7 @@ class UpstreamConnection:
         user = self.user
         if user is not None and exc is None and self._ends_by_close():
             self.user = None
-            user.response_finished()
+            user.response_finished(b"")
             user.response_flush()
         elif user is not None:
             self._fail(self._loss(exc))
@@ -244,7 +244,7 @@ class UpstreamConnection:
         self._response = None
         # What the backend has not taken yet is in the way of the next request, and nobody would be told to wait.
         self._is_reusable = self._request_done and head.keep_alive and self._writable
-        user.response_finished()
+        user.response_finished(self._parser.trailers)
 
     # The ends.
 

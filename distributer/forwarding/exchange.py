@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import time
 from enum import IntEnum
+from typing import Final
 
 from distributer.errors import (
     ClientError,
@@ -36,6 +37,7 @@ from distributer.forwarding.connection import UpstreamConnection
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.downstream import NOBODY, Downstream
 from distributer.forwarding.held import HeldAnswer
+from distributer.forwarding.metrics import BackendMetrics
 from distributer.forwarding.pool import Waiter
 from distributer.forwarding.request_body import RequestBody
 from distributer.model import Backend, ItemId, Outcome, Ticket
@@ -56,6 +58,18 @@ class Phase(IntEnum):
     DONE = 5
 
 
+# Names of this module for members that the path of each request looks at: through their Enum that takes longer.
+_NEW: Final = Phase.NEW
+_ROUTING: Final = Phase.ROUTING
+_CONNECTING: Final = Phase.CONNECTING
+_FORWARDING: Final = Phase.FORWARDING
+_ANSWERING: Final = Phase.ANSWERING
+_DONE: Final = Phase.DONE
+_BY_LENGTH: Final = Framing.LENGTH
+_BY_CHUNKS: Final = Framing.CHUNKED
+_NONE: Final[frozenset[Backend]] = frozenset()
+
+
 class Exchange:
     """One request on its way. Doors call the public methods; the connection calls those of `UpstreamUser`."""
 
@@ -64,6 +78,7 @@ class Exchange:
         "_claimed",
         "_connection",
         "_core",
+        "_counts",
         "_downstream",
         "_exchanged",
         "_held",
@@ -85,13 +100,13 @@ class Exchange:
 
     def __init__(self, core: ForwardingCore, head: RequestHead, downstream: Downstream, origin: Origin) -> None:
         self.head = head
-        self.phase = Phase.NEW
+        self.phase = _NEW
         self.request_id = head.request_id or core.new_request_id()
         self.route: Route | None = None
         self.item: ItemId | None = None
         self.body_bytes = 0
         """How much of the request's body has come."""
-        self.tried: set[Backend] = set()
+        self.tried: frozenset[Backend] = _NONE
         """The backends that refused a connection to this exchange."""
         self._core = core
         self._downstream = downstream
@@ -99,6 +114,7 @@ class Exchange:
         self._claimed: ClaimedRequest | None = None
         self._held: HeldAnswer | None = None
         self._connection: UpstreamConnection | None = None
+        self._counts: BackendMetrics | None = None
         self._waiter: Waiter | None = None
         self._exchanged = 0
         self._is_retried = False
@@ -143,20 +159,20 @@ class Exchange:
     def may_fill(self, size: int) -> bool:
         """Whether as many bytes may all be of its body."""
         head = self.head
-        return head.framing is Framing.CHUNKED or head.content_length - self.body_bytes >= size
+        return head.framing is _BY_CHUNKS or head.content_length - self.body_bytes >= size
 
     # What doors call.
 
     def start(self) -> None:
         """Set the exchange going."""
-        self.phase = Phase.ROUTING
+        self.phase = _ROUTING
         self._started_at = time.perf_counter()
         core, head = self._core, self.head
         core.metrics.requests += 1
         if head.section.forwarded and self._origin.is_loop(head.forwarded):
             self._abort(LoopDetected("the request has been passed on in a circle: see its Via"))
             return
-        if head.framing is Framing.LENGTH and head.content_length > core.options.clients.max_body_bytes:
+        if head.framing is _BY_LENGTH and head.content_length > core.options.clients.max_body_bytes:
             self._abort(self._too_large())
             return
         need = need_of(head.method, head.target, core.options.rules)
@@ -177,10 +193,10 @@ class Exchange:
             self.refuse(self._too_large())
             return
         connection, body = self._connection, self._body
-        if connection is None and self.phase >= Phase.FORWARDING:
+        if connection is None and self.phase >= _FORWARDING:
             return  # the backend has answered without it
         if body is None:
-            body = self._body = RequestBody(is_chunked=self.head.framing is Framing.CHUNKED)
+            body = self._body = RequestBody(is_chunked=self.head.framing is _BY_CHUNKS)
         frame = body.take(data)
         if connection is None:
             if body.is_long:
@@ -190,14 +206,14 @@ class Exchange:
             body.forget()
         connection.send_more(frame, done=False)
 
-    def body_finished(self) -> None:
-        """The request is complete."""
+    def body_finished(self, trailers: bytes = b"") -> None:
+        """The request is complete. `trailers`: its trailer section, serialised."""
         self._request_done = True
         end = b""
-        if self.head.framing is Framing.CHUNKED:
+        if self.head.framing is _BY_CHUNKS:
             if self._body is None:
                 self._body = RequestBody(is_chunked=True)
-            end = self._body.end()
+            end = self._body.end(trailers)
         if self._connection is not None:
             self._connection.send_more(end, done=True)
 
@@ -206,7 +222,7 @@ class Exchange:
         if self._held is not None:
             self._held.to = self._downstream = NOBODY
             return
-        if self.phase is Phase.DONE:
+        if self.phase is _DONE:
             return
         claimed, connection = self._claimed, self._connection
         self._downstream = NOBODY
@@ -219,10 +235,10 @@ class Exchange:
 
     def refuse(self, error: ClientError) -> None:
         """The client broke a rule within its request's body: no backend may take that for a complete one."""
-        if self.phase is Phase.DONE:
+        if self.phase is _DONE:
             return
         self._cut_request()
-        if self.phase is Phase.ANSWERING:
+        if self.phase is _ANSWERING:
             self._core.metrics.refused(error.status)
             self._cut(error)
         else:
@@ -243,7 +259,7 @@ class Exchange:
     @property
     def is_routing(self) -> bool:
         """Whether it still waits for where to go."""
-        return self.phase is Phase.ROUTING
+        return self.phase is _ROUTING
 
     def follow(self, decision: Decision) -> None:
         """Go where the request must go, or be refused."""
@@ -258,7 +274,7 @@ class Exchange:
             self._core.store.ticket(self._got_ticket)
 
     def _got_ticket(self, answer: Ticket | StateError) -> None:
-        if self.phase is not Phase.ROUTING:
+        if self.phase is not _ROUTING:
             return
         core = self._core
         if isinstance(answer, StateError):
@@ -267,7 +283,7 @@ class Exchange:
         self.follow(choose_by_ticket(answer, core.ring, self.tried, self._exchanged))
 
     def _got_owner(self, answer: str | StateError | None) -> None:
-        if self.phase is not Phase.ROUTING:
+        if self.phase is not _ROUTING:
             return
         core, item = self._core, self.item
         assert item is not None
@@ -294,7 +310,7 @@ class Exchange:
             self._wait_for_connection(route)
 
     def _wait_for_connection(self, route: Route) -> None:
-        self.phase = Phase.CONNECTING
+        self.phase = _CONNECTING
         self._waiter = self._core.pool(route.backend).acquire(self._connected)
 
     def _connected(self, result: UpstreamConnection | RequestError) -> None:
@@ -307,11 +323,12 @@ class Exchange:
     def _send(self, connection: UpstreamConnection) -> None:
         route, body = self.route, self._body
         assert route is not None
-        self.phase = Phase.FORWARDING
+        self.phase = _FORWARDING
         self._connection = connection
-        metrics = self._core.metrics.backend(route.backend.id)
-        metrics.requests += 1
-        metrics.in_flight += 1
+        counts = self._core.metrics.backend(route.backend.id)
+        counts.requests += 1
+        counts.in_flight += 1
+        self._counts = counts
         data = upstream_head(self.head, route.backend.authority, self._origin, self.request_id)
         if self._reading_paused:
             # Before the rest, which may fill the connection and hold the client back again.
@@ -328,14 +345,14 @@ class Exchange:
         assert route is not None
         if isinstance(error, ConnectFailed):
             core.note_unreachable(route.backend)
-            self.tried.add(route.backend)
+            self.tried |= {route.backend}
             if route.reason is Reason.ROTATION:
                 core.metrics.retries += 1
-                self.phase = Phase.ROUTING
+                self.phase = _ROUTING
                 core.store.ticket(self._got_ticket)
             elif claimed is not None and route.reason is Reason.CREATE and route.ticket is not None:
                 core.metrics.retries += 1
-                self.phase = Phase.ROUTING
+                self.phase = _ROUTING
                 claimed.begin_elsewhere(route.backend.url)
             else:
                 self._give_up(Unroutable(f"item {self.item} lives there, and {error}", title="Owner unreachable"))
@@ -363,7 +380,7 @@ class Exchange:
             return
         route = self.route
         assert route is not None
-        self.phase = Phase.ANSWERING
+        self.phase = _ANSWERING
         if self._body is not None:
             self._body.forget()
         self._status = head.status
@@ -385,26 +402,25 @@ class Exchange:
     def response_data(self, data: bytes) -> None:
         self._downstream.write(data)
 
-    def response_finished(self) -> None:
-        route = self.route
-        assert route is not None
+    def response_finished(self, trailers: bytes) -> None:
+        counts = self._counts
+        assert counts is not None
         self._connection = None
-        latency_s = time.perf_counter() - self._started_at
-        self._core.metrics.backend(route.backend.id).answered(self._status, latency_s)
+        counts.answered(self._status, time.perf_counter() - self._started_at)
         self._end(self._status, is_failure=False)
-        self._downstream.finish()
+        self._downstream.finish(trailers if trailers and self.head.takes_trailers else b"")
 
     def response_flush(self) -> None:
-        if self.phase is Phase.ANSWERING:
+        if self.phase is _ANSWERING:
             self._downstream.flush()
 
     def upstream_failed(self, error: UpstreamError) -> None:
         self._connection = None
-        if self.phase is Phase.ANSWERING:
+        if self.phase is _ANSWERING:
             self._cut(error)
         else:
             self._count_out()
-            self.phase = Phase.ROUTING
+            self.phase = _ROUTING
             self._attempt_failed(error)
 
     def pause_sending(self) -> None:
@@ -427,7 +443,7 @@ class Exchange:
         """Let the answer out that was held."""
         self._held = None
         self._downstream = answer.to
-        if answer.to is NOBODY and self.phase is not Phase.DONE:
+        if answer.to is NOBODY and self.phase is not _DONE:
             # The outcome is known, and nobody waits for the rest.
             self._leave_backend()
             self._end(ClientGone.status, is_failure=False)
@@ -464,10 +480,10 @@ class Exchange:
 
     def _count_out(self, *, is_failure: bool = True) -> None:
         """Count an attempt out."""
-        assert self.route is not None
-        metrics = self._core.metrics.backend(self.route.backend.id)
-        metrics.in_flight -= 1
-        metrics.failures += is_failure
+        counts = self._counts
+        assert counts is not None
+        counts.in_flight -= 1
+        counts.failures += is_failure
 
     def _give_up(self, error: RequestError) -> None:
         """End without an answer from a backend; a claim under which nothing was sent is given back first."""
@@ -483,15 +499,15 @@ class Exchange:
         self._downstream.abort(error)
 
     def _abort(self, error: RequestError) -> None:
-        if self.phase is not Phase.DONE:
+        if self.phase is not _DONE:
             self._core.metrics.refused(error.status)
             self._end(error.status, is_failure=False)
             self._downstream.abort(error)
 
     def _end(self, status: int, *, is_failure: bool) -> None:
-        if self.phase in (Phase.ANSWERING, Phase.FORWARDING) and self.route is not None:
+        if self.phase is _ANSWERING or self.phase is _FORWARDING:
             self._count_out(is_failure=is_failure)
-        self.phase = Phase.DONE
+        self.phase = _DONE
         if self._claimed is not None:
             self._claimed.leave()
         if self._core.on_answer is not None:

@@ -15,7 +15,7 @@ class HeldAnswer:
     Beyond `bound_bytes` it calls `hold_back`, for the backend to be paused.
     """
 
-    __slots__ = ("_bound_bytes", "_bytes", "_events", "_hold_back", "to")
+    __slots__ = ("_bound_bytes", "_bytes", "_events", "_hold_back", "_trailers", "to")
 
     def __init__(self, to: Downstream, bound_bytes: int, hold_back: Callable[[], None]) -> None:
         self.to = to
@@ -24,13 +24,14 @@ class HeldAnswer:
         self._hold_back = hold_back
         self._events: list[ResponseHead | bytes | RequestError | None] = []
         self._bytes = 0
+        self._trailers = b""
 
     def replay(self) -> None:
         """Let out what has come. What comes next goes to `to` itself."""
         to = self.to
         for event in self._events:
             if event is None:
-                to.finish()
+                to.finish(self._trailers)
                 return
             if isinstance(event, bytes):
                 to.write(event)
@@ -55,7 +56,8 @@ class HeldAnswer:
 
     def flush(self) -> None: ...
 
-    def finish(self) -> None:
+    def finish(self, trailers: bytes = b"") -> None:
+        self._trailers = trailers
         self._events.append(None)
 
     def abort(self, error: RequestError) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distributer.wire.body import LAST_CHUNK, chunk
+from distributer.wire.body import chunk, last_chunk
 
 KEPT_BODY_BYTES = 64 * 1024
 """How much of a body is kept to be sent again, and is taken before there is a connection."""
@@ -34,9 +34,9 @@ class RequestBody:
         """Take some of the body, never none; return it framed."""
         return self._add(chunk(data) if self._is_chunked else data)
 
-    def end(self) -> bytes:
+    def end(self, trailers: bytes) -> bytes:
         """End the body; return what the backend must get for that, if anything."""
-        return self._add(LAST_CHUNK) if self._is_chunked else b""
+        return self._add(last_chunk(trailers)) if self._is_chunked else b""
 
     def forget(self) -> None:
         """Keep nothing of it any more."""

@@ -740,3 +740,38 @@ async def test_what_a_client_is_refused_is_in_the_log_with_its_reason(
         ("failed", 502, "/broken", "127.0.0.1"),
         ("refused", 400, None, "127.0.0.1"),
     ]
+
+
+# Trailers.
+
+
+async def test_trailers_reach_the_backend_without_those_that_would_do_harm(front: Front, door: str) -> None:
+    if door == "asgi":
+        pytest.skip("ASGI does not carry them")
+    seen: list[bytes] = []
+
+    async def script(_head: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(ok())
+
+    async with front(script, reads_body=False) as (port, _):
+        raw = (
+            request("POST", "/", "Transfer-Encoding: chunked")
+            + b"0\r\nX-Sum: 7\r\nHost: evil\r\nX-Forwarded-For: 6\r\n\r\n"
+        )
+        assert (await ask(port, raw)).status == 200
+    assert seen == [b"0\r\nX-Sum: 7\r\n\r\n"]
+
+
+@pytest.mark.parametrize("takes", [True, False])
+async def test_trailers_reach_the_client_that_takes_them(front: Front, door: str, takes: bool) -> None:
+    if door == "asgi":
+        pytest.skip("the ASGI server frames the answer, and uvicorn's sends no trailers")
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 7\r\nSet-Cookie: a\r\n\r\n"
+    async with front(replies(answer)) as (port, it), connected(port) as client:
+        await client.send(request("GET", "/", *(["TE: trailers", "Connection: TE"] if takes else [])))
+        raw = b""
+        while not raw.endswith(b"\r\n\r\n") or b"0\r\n" not in raw:
+            raw += await client.reader.read(1000)
+    assert raw.endswith(b"\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n" if takes else b"\r\n\r\n2\r\nhi\r\n0\r\n\r\n")
+    assert it.requests[0].values("te") == ([b"trailers"] if takes else [])

@@ -209,7 +209,7 @@ class Client:
     def flush(self) -> None:
         self.events.append("flush")
 
-    def finish(self) -> None:
+    def finish(self, trailers: bytes = b"") -> None:
         self.events.append("finish")
 
     def abort(self, error: RequestError) -> None:
