@@ -755,11 +755,8 @@ async def test_trailers_reach_the_backend_without_those_that_would_do_harm(front
         writer.write(ok())
 
     async with front(script, reads_body=False) as (port, _):
-        raw = (
-            request("POST", "/", "Transfer-Encoding: chunked")
-            + b"0\r\nX-Sum: 7\r\nHost: evil\r\nX-Forwarded-For: 6\r\n\r\n"
-        )
-        assert (await ask(port, raw)).status == 200
+        body = b"0\r\nX-Sum: 7\r\nHost: evil\r\nX-Forwarded-For: 6\r\n\r\n"
+        assert (await ask(port, request("POST", "/", "Transfer-Encoding: chunked") + body)).status == 200
     assert seen == [b"0\r\nX-Sum: 7\r\n\r\n"]
 
 
@@ -767,8 +764,9 @@ async def test_trailers_reach_the_backend_without_those_that_would_do_harm(front
 async def test_trailers_reach_the_client_that_takes_them(front: Front, door: str, takes: bool) -> None:
     if door == "asgi":
         pytest.skip("the ASGI server frames the answer, and uvicorn's sends no trailers")
-    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 7\r\nSet-Cookie: a\r\n\r\n"
-    async with front(replies(answer)) as (port, it), connected(port) as client:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n"
+    body = b"2\r\nhi\r\n0\r\nX-Sum: 7\r\nSet-Cookie: a\r\n\r\n"
+    async with front(replies(head + body)) as (port, it), connected(port) as client:
         await client.send(request("GET", "/", *(["TE: trailers", "Connection: TE"] if takes else [])))
         raw = b""
         while not raw.endswith(b"\r\n\r\n") or b"0\r\n" not in raw:
