@@ -14,6 +14,7 @@ from distributer.config import DEMO_BACKENDS, Settings, load
 from distributer.control.replica import open_replica
 from distributer.doors.asgi import DistributerMiddleware, lifespan_only
 from distributer.forwarding.core import ForwardingCore
+from distributer.heap import spare_the_collector
 
 log = logging.getLogger("uvicorn.error")
 
@@ -29,6 +30,7 @@ def _settings() -> Settings:
 @asynccontextmanager
 async def _open() -> AsyncIterator[ForwardingCore]:
     async with open_replica(_settings()) as core:
+        spare_the_collector()  # no application of anybody else's shares this process
         yield core
 
 

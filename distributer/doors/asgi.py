@@ -15,6 +15,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import lru_cache
 from typing import Any
 
 from distributer.doors.lifespan import CORE_KEY, OpenCore
@@ -24,6 +25,7 @@ from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.exchange import Exchange
 from distributer.forwarding.pace import BodyPace, body_too_slow
 from distributer.wire.head import Field, Framing, RequestHead, RequestSection, ResponseHead
+from distributer.wire.parser import MAX_REMEMBERED_BYTES
 from distributer.wire.problem import problem
 
 Message = MutableMapping[str, Any]
@@ -37,6 +39,10 @@ WATCH_AFTER_S = 0.25
 
 _VERSIONS = ("1.1", "2", "1.0", "3")
 _SERVER_FIELDS = frozenset({b"date", b"server"})
+_SERVER_FIELDS_AND_LENGTH = _SERVER_FIELDS | {b"content-length"}
+
+MAX_SECTIONS = 512
+"""Header sections that are remembered: those of one client, and often of many, are the same bytes again and again."""
 
 
 class DistributerMiddleware:
@@ -126,17 +132,29 @@ def head_of(scope: Scope) -> RequestHead:
     version = scope["http_version"]
     if version not in _VERSIONS:  # uvicorn hands on whatever stands in the request line
         raise ClientError(f"HTTP/{version}", 505, "HTTP version not supported")
-    if version not in ("1.0", "1.1") and all(name != b"host" for name, _ in headers):
-        # HTTP/2 and later say it in :authority, which servers hand on as Host or leave out.
-        headers.insert(0, (b"host", b"%b" % (scope["server"][0].encode() if scope.get("server") else b"")))
-    head = RequestHead(
+    if version not in ("1.0", "1.1"):
+        names = {name for name, _ in headers}
+        if b"host" not in names:
+            # HTTP/2 and later say it in :authority, which servers hand on as Host or leave out.
+            headers.insert(0, (b"host", scope["server"][0].encode() if scope.get("server") else b""))
+        if scope["method"] in ("POST", "PUT", "PATCH") and not names & {b"content-length", b"transfer-encoding"}:
+            headers.append((b"transfer-encoding", b"chunked"))  # their framing is not the message's
+    return RequestHead(
         scope["method"].encode("latin-1"),
         raw_path + b"?" + query if query else raw_path,
-        RequestSection.of(headers, is_http11=version != "1.0"),
+        _section_of(b"".join([b"%b: %b\r\n" % field for field in headers]), version != "1.0"),
     )
-    if head.framing is Framing.NONE and version not in ("1.0", "1.1") and head.method in (b"POST", b"PUT", b"PATCH"):
-        head.framing = Framing.CHUNKED  # their framing is not the message's
-    return head
+
+
+def _section_of(raw: bytes, is_http11: bool) -> RequestSection:
+    if len(raw) > MAX_REMEMBERED_BYTES:
+        return RequestSection(raw, is_http11=is_http11)
+    return _remembered_section(raw, is_http11)
+
+
+@lru_cache(MAX_SECTIONS)
+def _remembered_section(raw: bytes, is_http11: bool) -> RequestSection:
+    return RequestSection(raw, is_http11=is_http11)
 
 
 class _AsgiDownstream:
@@ -154,44 +172,41 @@ class _AsgiDownstream:
         self._started = False
         self._paused = False
         self._wake: asyncio.Future[None] | None = None
-        self._may_read = asyncio.Event()
-        self._may_read.set()
+        self._may_read: asyncio.Event | None = None  # None: always
         self._loop = asyncio.get_running_loop()
         self._exchange: Exchange | None = None
+        self._receive: Receive | None = None
+        self._reader: asyncio.Task[None] | None = None
 
     async def run(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         """Carry one request and its answer between the server and the exchange."""
         self._exchange = exchange
-        reader: asyncio.Task[None] | None = None
-        watch: asyncio.TimerHandle | None = None
-
-        def read_on() -> None:
-            nonlocal reader
-            reader = self._loop.create_task(self._read(exchange, receive))
-
+        self._receive = receive
         try:
             if self._head.framing is Framing.NONE:
                 # Nothing to read but the client's leaving.
                 exchange.body_finished()
                 exchange.start()
-                watch = self._loop.call_later(WATCH_AFTER_S, read_on)
+                self._core.wheel.watch(self, self._core.clock.now + WATCH_AFTER_S)
             else:
                 exchange.start()
-                read_on()
+                self._read_on(exchange, receive)
             await self._write(exchange, send)
         finally:
-            if watch is not None:
-                watch.cancel()
-            if reader is not None:
-                reader.cancel()
-                await asyncio.gather(reader, return_exceptions=True)
             self._core.wheel.forget(self)
+            if self._reader is not None:
+                self._reader.cancel()
+                await asyncio.gather(self._reader, return_exceptions=True)
             exchange.client_gone()  # nothing, once the answer is complete
+            self._exchange = None  # which knows us: they would wait for the garbage collector together
+
+    def _read_on(self, exchange: Exchange, receive: Receive) -> None:
+        self._reader = self._loop.create_task(self._read(exchange, receive))
 
     async def _read(self, exchange: Exchange, receive: Receive) -> None:
         more = self._head.framing is not Framing.NONE
         while True:
-            if more:
+            if more and self._may_read is not None:
                 await self._may_read.wait()
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -211,11 +226,16 @@ class _AsgiDownstream:
                 self._core.wheel.watch(self, self._pace.deadline)
 
     def check(self, now: float) -> float:
-        """Refuse a body that comes too slowly. Called by the wheel."""
-        pace, exchange = self._pace, self._exchange
-        if pace is None or exchange is None:
+        """Refuse a body that comes too slowly; look for the client's leaving. Called by the wheel."""
+        pace, exchange, receive = self._pace, self._exchange, self._receive
+        if exchange is None or receive is None:
             return 0.0
-        if not self._may_read.is_set():
+        if self._reader is None:
+            self._read_on(exchange, receive)
+            return 0.0
+        if pace is None:
+            return 0.0
+        if self._may_read is not None and not self._may_read.is_set():
             pace.restart(now)
         elif pace.is_too_slow(now):
             exchange.refuse(body_too_slow(self._core.options.clients.body_timeout_s))
@@ -239,10 +259,9 @@ class _AsgiDownstream:
                     exchange.resume_answer()
             elif isinstance(event, ResponseHead):
                 self._started = True
-                left_out = _SERVER_FIELDS
-                if event.status in (204, 304):
-                    left_out = _SERVER_FIELDS | {b"content-length"}  # servers would wait for that much of a body
-                headers = [(name.lower(), value) for name, value in event.headers if name.lower() not in left_out]
+                # Of an answer without its body: servers would wait for that much of one.
+                left_out = _SERVER_FIELDS_AND_LENGTH if event.status in (204, 304) else _SERVER_FIELDS
+                headers = event.lowered(left_out)
                 await send({"type": "http.response.start", "status": event.status, "headers": headers})
             elif event is None:
                 if self._started:
@@ -288,12 +307,15 @@ class _AsgiDownstream:
         self._push(error)
 
     def pause_reading(self) -> None:
+        if self._may_read is None:
+            self._may_read = asyncio.Event()
         self._may_read.clear()
 
     def resume_reading(self) -> None:
         if self._pace is not None:
             self._pace.restart(self._core.clock.now)
-        self._may_read.set()
+        if self._may_read is not None:
+            self._may_read.set()
 
 
 async def _send_problem(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import math
 import socket
 import sys
@@ -17,6 +16,7 @@ from distributer.control.replica import open_replica
 from distributer.doors.asgi import DistributerMiddleware, lifespan_only
 from distributer.doors.express import ExpressProtocol
 from distributer.forwarding.core import ForwardingCore
+from distributer.heap import spare_the_collector
 from distributer.process.child import ChildServer, take_order
 from distributer.process.descriptors import fitted, raise_limit
 
@@ -34,10 +34,7 @@ class _Server(ChildServer):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        # All that lives now lives as long as the process: no collection need look at it again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
+        spare_the_collector()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self.core is not None:

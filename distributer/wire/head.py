@@ -324,7 +324,17 @@ def _told(section: RequestSection, origin: Origin) -> bytes:
 class ResponseHead:
     """A response's head: `lines` are the end-to-end fields, serialised as they came."""
 
-    __slots__ = ("_headers", "_wire", "content_length", "framing", "keep_alive", "lines", "reason", "status")
+    __slots__ = (
+        "_headers",
+        "_lowered",
+        "_wire",
+        "content_length",
+        "framing",
+        "keep_alive",
+        "lines",
+        "reason",
+        "status",
+    )
 
     def __init__(
         self,
@@ -348,6 +358,7 @@ class ResponseHead:
         self.keep_alive = is_http11
         self.content_length = 0
         self._headers: list[Field] | None = None
+        self._lowered: tuple[frozenset[bytes], list[Field]] | None = None
         self._wire: bytes | None = None
         kept: list[bytes] = []
         connection: bytes | None = None
@@ -418,6 +429,17 @@ class ResponseHead:
             headers = self._headers = [(name, value.strip(b" \t")) for name, _, value in parts]
         return headers
 
+    def lowered(self, left_out: frozenset[bytes]) -> list[Field]:
+        """List the fields with their names in lower case, as ASGI and HTTP/2 have them, without those named.
+
+        A new list each time, for whoever gets it may change it; made of one that is kept for the last `left_out`.
+        """
+        kept = self._lowered
+        if kept is None or kept[0] is not left_out:
+            fields = [(name.lower(), value) for name, value in self.headers]
+            kept = self._lowered = (left_out, [field for field in fields if field[0] not in left_out])
+        return list(kept[1])
+
     def with_fields(self, fields: Iterable[Field], *, instead_of: frozenset[bytes]) -> ResponseHead:
         """Return the head with these fields behind its own, less those of the names given in lower case."""
         head = ResponseHead.__new__(ResponseHead)
@@ -425,7 +447,7 @@ class ResponseHead:
             setattr(head, name, getattr(self, name))
         kept = [line for line in self.lines.split(CRLF)[:-1] if line.partition(b":")[0].lower() not in instead_of]
         head.lines = b"".join([b"%b\r\n" % line for line in kept]) + _serialised(fields)
-        head._headers = head._wire = None
+        head._headers = head._lowered = head._wire = None
         return head
 
 
