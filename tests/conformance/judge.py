@@ -22,11 +22,12 @@ from tests.support.strict import Message
 
 
 class Verdict(Enum):
-    """How an outcome stands to what is promised. LAXER: what is refused by promise goes through, or worse."""
+    """How an outcome stands to what is promised. LAXER: what is to be refused goes through, or worse."""
 
     AS_PROMISED = "as promised"
     ALLOWED = "allowed"
     STRICTER = "stricter"
+    DIFFERENT = "different"
     LAXER = "laxer"
 
 
@@ -34,11 +35,13 @@ def verdict(case: Case | AnswerCase, outcome: Outcome) -> Verdict:
     """Hold an outcome against a case."""
     if not complaint(case, outcome):
         return Verdict.AS_PROMISED
+    if danger(outcome):
+        return Verdict.LAXER
     if any(not _against(expect, outcome) for expect in case.also):
         return Verdict.ALLOWED
-    if is_refusal(outcome) and not _is_strict(case.expect) and not danger(outcome):
-        return Verdict.STRICTER
-    return Verdict.LAXER
+    if is_refusal(case, outcome):
+        return Verdict.ALLOWED if _is_strict(case.expect) else Verdict.STRICTER
+    return Verdict.LAXER if _is_strict(case.expect) else Verdict.DIFFERENT
 
 
 def complaint(case: Case | AnswerCase, outcome: Outcome) -> str:
@@ -68,9 +71,12 @@ def danger(outcome: Outcome) -> str:
     return ""
 
 
-def is_refusal(outcome: Outcome) -> bool:
-    """Whether the client was refused, or its answer broken off."""
+def is_refusal(case: Case | AnswerCase, outcome: Outcome) -> bool:
+    """Whether the client was refused, with whatever status, or its answer broken off."""
     final = outcome.answers.final
+    before = len(case.expect.before) if isinstance(case.expect, Refused) else 0
+    if isinstance(case, Case) and len(outcome.seen) > before:
+        return False
     return outcome.end != "open" and (not final or final[-1].status >= 400)
 
 
@@ -90,7 +96,7 @@ def describe(outcome: Outcome) -> str:
     if refusals:
         return refusals[-1]
     if not final:
-        return "closes"
+        return "speaks something else" if outcome.answers.rest else "closes"
     return "forwards"
 
 

@@ -18,7 +18,6 @@ from tests.support.strict import Answers, Message, Requests
 
 DEADLINE_S = 10.0
 """How long anything may take. What is in order takes no time to speak of."""
-HASTY_S = 0.5
 
 
 def sound(name: str) -> bytes:
@@ -323,18 +322,18 @@ class Lane:
 
 
 async def run(
-    lanes: Iterable[Lane], cases: Iterable[Case | AnswerCase], hasty: Container[str] = ()
+    lanes: Iterable[Lane], cases: Iterable[Case | AnswerCase], hasty: Container[str] = (), hasty_s: float = 0.5
 ) -> dict[str, Outcome]:
     """Run cases through lanes, each case through one of them; return the outcomes by the cases' names.
 
-    `hasty`: the cases that are known to hang, perhaps; they are given little time.
+    `hasty`: the cases that are known to hang, perhaps; they are given `hasty_s`.
     """
     left = iter(cases)
     outcomes: dict[str, Outcome] = {}
 
     async def work(lane: Lane) -> None:
         for case in left:
-            deadline_s = HASTY_S if case.name in hasty else DEADLINE_S
+            deadline_s = hasty_s if case.name in hasty else DEADLINE_S
             if isinstance(case, Case):
                 outcomes[case.name] = await lane.request(case, deadline_s)
             else:

@@ -58,6 +58,7 @@ RULES: tuple[Rule[AnswerCase], ...] = (
             "glued": _start("HTTP/1.1 200OK"),
             "fullwidth": _start("HTTP/1.1 \uff12\uff10\uff10 OK".encode()),
         },
+        ends="close",
     ),
     joined(
         *(
@@ -106,6 +107,7 @@ RULES: tuple[Rule[AnswerCase], ...] = (
                 "GET / HTTP/1.1",
             )
         },
+        ends="close",
     ),
     answer_rule(
         "status-line-lenient",
@@ -229,5 +231,6 @@ RULES: tuple[Rule[AnswerCase], ...] = (
             "websocket": answer("Upgrade: websocket", "Connection: Upgrade", body=b"\x81\x00", start="HTTP/1.1 101 X"),
             "behind-103": b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
         },
+        ends="close",
     ),
 )

@@ -275,14 +275,7 @@ RULES: tuple[Rule[Case], ...] = (
         "trailers-forbidden",
         "RFC 9110 6.5.1: a sender MUST NOT generate framing, routing, controls or authentication in trailers; 6.5.2",
         "such fields in a trailer do not become fields of the head: they are dropped, or the request is refused",
-        Forwarded(
-            (
-                Seen(
-                    body=b"abc",
-                    fields={b"content-length": (), b"host": (b"case.test",), b"authorization": (), b"cookie": ()},
-                ),
-            )
-        ),
+        Forwarded((Seen(body=b"abc", fields={b"host": (b"case.test",), b"authorization": (), b"cookie": ()}),)),
         {
             "content-length": _trailer("Content-Length: 100\r\n"),
             "transfer-encoding": _trailer("Transfer-Encoding: gzip\r\n"),

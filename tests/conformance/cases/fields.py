@@ -134,7 +134,7 @@ RULES: tuple[Rule[Case], ...] = (
             "cr-last": get("X: y\r"),
             "cr-looks-like-field": get("X: y\rZ: z"),
             "lf-looks-like-text": get("X: y\nz"),
-            "lf-empty-line-attack": get("X: y\n\nGET /smuggled HTTP/1.1\nHost: evil.test\n\n"),
+            "lf-empty-line-attack": get("X: y\n\nGET /second HTTP/1.1\nHost: evil.test\n\n"),
             "known-field": get("Cookie: a=\x00b"),
             "user-agent": get("User-Agent: a\rb"),
         },
