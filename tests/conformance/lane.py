@@ -232,6 +232,7 @@ class Lane:
     port: int
     origin: Origin
     settle_s: float = 0.0
+    _other: Client | None = None
 
     async def request(self, case: Case, deadline_s: float = DEADLINE_S) -> Outcome:
         """Send a case's bytes, and the probe behind them; see what comes of it."""
@@ -246,7 +247,7 @@ class Lane:
         finally:
             client.leave()
         outcome = Outcome(end=client.end)
-        await self._fence(outcome, "fence")
+        await self.ask(outcome, "fence")
         outcome.seen = [it for it in self.origin.seen if it.message.target != b"/fence"]
         outcome.begun, outcome.wrong = self.origin.all_begun(), self.origin.wrong
         methods = [it.message.method for it in outcome.seen]
@@ -270,7 +271,7 @@ class Lane:
             await self._ask_again(client, outcome)
         finally:
             client.leave()
-        await self._fence(outcome, "fence")
+        await self.ask(outcome, "fence")
         outcome.seen = [it for it in self.origin.seen if it.message.target != b"/fence"]
         outcome.begun, outcome.wrong = self.origin.all_begun(), self.origin.wrong
         return outcome
@@ -280,14 +281,15 @@ class Lane:
         final = outcome.answers.final
         has_ended = outcome.answers.wrong or outcome.answers.rest or not final or client.end != "open"
         if has_ended or b"close" in final[0].tokens(b"connection") or final[0].is_http10:
-            await self._fence(outcome, "next")
+            await self.ask(outcome, "next")
             return
         before = len(client.data)
         await client.send([sound("next")])
         await client.until()
         self._check(client.data[before:], client.end, outcome, "next")
 
-    async def _fence(self, outcome: Outcome, name: str) -> None:
+    async def ask(self, outcome: Outcome, name: str) -> None:
+        """Send a sound request as another client; note in the outcome if it is not answered as it should be."""
         client = await Client.connect(self.port)
         try:
             await client.send([sound(name)])
@@ -295,6 +297,31 @@ class Lane:
         finally:
             client.leave()
         self._check(client.data, client.end, outcome, name)
+
+    async def fence(self) -> str:
+        """Send a sound request as another client, on a connection kept for that; say what is wrong with its answer.
+
+        By the time that it is answered, all that the proxy read before it has reached the origin.
+        """
+        other = self._other
+        if other is None or other.end != "open":
+            other = self._other = await Client.connect(self.port)
+        other.received.clear()
+        await other.send([b"GET /fence HTTP/1.1\r\nHost: fence.test\r\n\r\n"])
+        await other.until(lambda: bool(other.read(Answers()).messages))
+        at = next((at for at, it in enumerate(self.origin.seen, 1) if it.message.target == b"/fence"), 0)
+        bodies = [answer.body for answer in other.read(Answers()).messages]
+        return (
+            ""
+            if bodies == [b"%d /fence" % at]
+            else f"/fence got {other.data!r:.200}, and the connection is {other.end}"
+        )
+
+    def leave(self) -> None:
+        """Close the connection kept for fences."""
+        if self._other is not None:
+            self._other.leave()
+            self._other = None
 
     def _check(self, data: bytes, end: str, outcome: Outcome, name: str) -> None:
         """Check the one answer to a sound request."""

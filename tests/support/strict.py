@@ -185,10 +185,16 @@ class _Reader:
 
 
 class Requests(_Reader):
-    """The requests of one connection."""
+    """The requests of one connection. A server may pass over empty lines before one; a client sends none."""
+
+    def __init__(self, *, skips_empty_lines: bool = False) -> None:
+        super().__init__()
+        self._skips_empty_lines = skips_empty_lines
 
     def _read(self, cursor: _Cursor) -> Message:
         line = cursor.line()
+        while not line and self._skips_empty_lines:
+            line = cursor.line()
         _match(_REQUEST_LINE, line, "a request line")
         message = Message(line, _fields(cursor))
         hosts = message.values(b"host")

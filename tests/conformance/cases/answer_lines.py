@@ -103,6 +103,7 @@ RULES: tuple[Rule[AnswerCase], ...] = (
                 "HTTP/1.1\t200\tOK",
                 "HTTP/1.1\x0b200 OK",
                 "\x00HTTP/1.1 200 OK",
+                "\rHTTP/1.1 200 OK",
                 "xHTTP/1.1 200 OK",
                 "GET / HTTP/1.1",
             )

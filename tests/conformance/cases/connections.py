@@ -43,6 +43,8 @@ def _named_away(name: str, value: str) -> Rule[Case]:
 
 _TWO = (Seen(target=b"/case"), Seen(target=b"/case/2"))
 _SECOND = get(start="GET /case/2 HTTP/1.1")
+_SECOND_POST = post("Content-Length: 5", body=b"hello", start="POST /case/2 HTTP/1.1")
+_SECOND_CHUNKED = post("Transfer-Encoding: chunked", body=b"5\r\nhello\r\n0\r\n\r\n", start="POST /case/2 HTTP/1.1")
 _BEFORE = (Seen(method=b"GET"),)
 
 RULES: tuple[Rule[Case], ...] = (
@@ -116,6 +118,9 @@ RULES: tuple[Rule[Case], ...] = (
                 "head-first": get(start="HEAD /case HTTP/1.1") + _SECOND,
                 "options-first": get(start="OPTIONS /case HTTP/1.1") + _SECOND,
                 "cut-in-the-middle": (get() + _SECOND[:20], _SECOND[20:]),
+                "cut-in-the-second's-body": (get() + _SECOND_POST[:-3], _SECOND_POST[-3:]),
+                "cut-in-the-second's-chunks": (get() + _SECOND_CHUNKED[:-9], _SECOND_CHUNKED[-9:]),
+                "cut-before-the-second's-body": (get() + _SECOND_POST[:-5], _SECOND_POST[-5:]),
             },
         ),
         rule(
@@ -132,23 +137,36 @@ RULES: tuple[Rule[Case], ...] = (
             },
         ),
     ),
-    rule(
-        "pipelined-bad-second",
-        "RFC 9112 9.3.2, 2.2",
-        "behind a good request that is answered, a bad one is refused, and nothing of it forwarded",
-        Refused((400, 501, 505), before=_BEFORE),
-        {
-            "no-host": get() + get(host=None, start="GET /second HTTP/1.1"),
-            "both-lengths": get() + post("Content-Length: 5", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
-            "bad-length": get() + post("Content-Length: +5", body=b"hello"),
-            "nul": get() + get("X: \x00"),
-            "garbage": get() + b"garbage\r\n\r\n",
-            "http-2": get() + get(start="GET /second HTTP/2.0"),
-            "bare-lf": get() + b"GET /second HTTP/1.1\nHost: case.test\n\n",
-            "folded": get() + get("X: y\r\n z"),
-            "space-before-colon": get() + get("X : y"),
-            "in-pieces": (get(), b"GET /sec", b"ond HTTP/1.1\r\nHo", b"st : case.test\r\n\r\n"),
-        },
+    joined(
+        rule(
+            "pipelined-bad-second",
+            "RFC 9112 9.3.2, 2.2",
+            "behind a good request that is answered, a bad one is refused, and nothing of it forwarded",
+            Refused((400, 501, 505), before=_BEFORE),
+            {
+                "no-host": get() + get(host=None, start="GET /second HTTP/1.1"),
+                "both-lengths": get() + post("Content-Length: 5", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+                "bad-length": get() + post("Content-Length: +5", body=b"hello"),
+                "nul": get() + get("X: \x00"),
+                "garbage": get() + b"garbage\r\n\r\n",
+                "http-2": get() + get(start="GET /second HTTP/2.0"),
+                "bare-lf": get() + b"GET /second HTTP/1.1\nHost: case.test\n\n",
+                "folded": get() + get("X: y\r\n z"),
+                "space-before-colon": get() + get("X : y"),
+                "in-pieces": (get(), b"GET /sec", b"ond HTTP/1.1\r\nHo", b"st : case.test\r\n\r\n"),
+            },
+        ),
+        rule(
+            "pipelined-bad-second",
+            "RFC 9112 9.3.2",
+            "",
+            Refused((400, 501, 505), before=_TWO),
+            {
+                "behind-two": get() + _SECOND + get("X : y"),
+                "behind-two-in-pieces": (get() + _SECOND, get("X : y")),
+                "behind-two-posts": post("Content-Length: 5", body=b"hello") + _SECOND_POST + b"garbage\r\n\r\n",
+            },
+        ),
     ),
     rule(
         "pipelined-bad-body",
