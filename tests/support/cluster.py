@@ -45,7 +45,9 @@ class _Server(uvicorn.Server):
 async def served(*apps: Any, **options: Any) -> AsyncIterator[list[int]]:
     """Serve each ASGI application with uvicorn on a free port of 127.0.0.1, and yield the ports."""
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in apps]
+        # With the protocol named, or asyncio does not set TCP_NODELAY: an answer in two writes would take 40 ms more.
+        kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        sockets = [stack.enter_context(socket.socket(*kind)) for _ in apps]
         for sock in sockets:
             sock.bind(("127.0.0.1", 0))
         async with served_on(sockets, apps, **options):
