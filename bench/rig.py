@@ -75,6 +75,13 @@ class Rig:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
+    @property
+    def redis_port(self) -> int:
+        """Raises Unavailable if there is no Redis."""
+        if self.redis is None:
+            raise Unavailable("needs Redis, and no server could be started")
+        return int(self.redis.url.rpartition(":")[2].partition("/")[0])
+
     @contextmanager
     def running(self, peer: Peer, workers: int = 1, backends: tuple[str, ...] = ()) -> Iterator[Target]:
         """Run a peer, from an empty Redis, until the block ends. Raises Unavailable if it does not come up.

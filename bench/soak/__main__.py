@@ -59,7 +59,7 @@ async def _on_a_target(rig: Rig, part: str, options: argparse.Namespace) -> list
     with rig.running(PEERS[options.door], options.replicas) as target:
         workers = workers_of(target.pid, options.replicas)
         if part == "steady":
-            return await steady(target.port, workers, options.requests)
+            return await steady(target.port, rig.redis_port, workers, options.requests)
         return await slow(target.port, workers, options.seconds)
 
 

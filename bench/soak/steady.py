@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 
 from bench.soak.finding import Finding
-from bench.soak.worker import Memory, Worker
+from bench.soak.worker import Descriptors, Memory, Worker
 from distributer.load.client import Load
 from distributer.load.requests import create, delete, get, post, read
 
@@ -16,8 +17,11 @@ FLAT = 0.02
 """How much of itself a worker may grow or shrink by over the last half of the requests."""
 
 SAMPLE_S = 0.25
-SETTLE_S = 12.0
-"""Idle connections to backends are closed after 4 s, and the clock that sees to it is coarse."""
+SETTLE_S = 8.0
+"""Idle connections to backends are closed after 4 s."""
+
+TO_REDIS = 4
+"""Connections that a worker may have to Redis: the link of the requests, and those of what it does beside them."""
 
 SILENCE_S = 15.0
 
@@ -50,13 +54,13 @@ def mixture(n: int) -> bytes:
             return delete(_READ + (turn + _MADE // 2) % _MADE, _HOST)
 
 
-async def steady(port: int, workers: Sequence[Worker], requests: int) -> list[Finding]:
+async def steady(port: int, redis_port: int, workers: Sequence[Worker], requests: int) -> list[Finding]:
     """Send the requests, a mixture of all kinds, and watch the workers. Raises OSError if nobody listens."""
     warm = _load(port)
     await warm.connect()
     await warm.ask_until(_READ + 8 * _MADE)
     warm.close()
-    before = await _settled(workers)
+    before = await _settled(redis_port, workers)
 
     load = _load(port)
     load.asked = _READ
@@ -69,13 +73,18 @@ async def steady(port: int, workers: Sequence[Worker], requests: int) -> list[Fi
     watch.cancel()
     samples.append((load.asked, [worker.memory() for worker in workers]))
     load.close()
-    after = await _settled(workers)
+    after = await _settled(redis_port, workers)
     return [
         Finding("requests", f"{requests:,} in {took_s:.0f} s, {requests / took_s:,.0f} a second"),
         Finding("errors", _listed(load.errors), "none", not load.errors),
         *flatness(samples),
         *(
-            Finding(f"worker {n}: descriptors", f"{one} before, {other} after", "the same", one == other)
+            Finding(
+                f"worker {n}: descriptors",
+                f"{one.others} before, {other.others} after; to Redis {one.to_redis} and {other.to_redis}",
+                f"the same; to Redis at most {TO_REDIS}",
+                one.others == other.others and other.to_redis <= TO_REDIS,
+            )
             for n, (one, other) in enumerate(zip(before, after, strict=True), 1)
         ),
     ]
@@ -96,28 +105,24 @@ def flatness(samples: Sequence[tuple[int, list[Memory]]]) -> Iterator[Finding]:
     first, last = samples[0][0], samples[-1][0]
     half = [memories for asked, memories in samples if asked >= (first + last) / 2]
     for n, begin in enumerate(samples[0][1]):
-        for name, sizes, begin_kib in (
-            ("RSS", [memories[n].rss_kib for memories in half], begin.rss_kib),
-            ("PSS", [memories[n].pss_kib for memories in half], begin.pss_kib),
-        ):
+        for name, size in (("resident", attrgetter("rss_kib")), ("its own", attrgetter("own_kib"))):
+            sizes = [size(memories[n]) for memories in half]
             spread = (max(sizes) - min(sizes)) / max(sizes)
             yield Finding(
-                f"worker {n + 1}: {name}, last half",
-                f"{min(sizes) / 1024:.1f}-{max(sizes) / 1024:.1f} MiB, {spread:.2%}; {begin_kib / 1024:.1f} at first",
+                f"worker {n + 1}: memory, {name}",
+                f"{size(begin) / 1024:.1f} MiB at first, {min(sizes) / 1024:.1f}-{max(sizes) / 1024:.1f} in the last "
+                f"half: {spread:.2%}",
                 f"within {FLAT:.0%}",
                 spread <= FLAT,
             )
+        pss = [memories[n].pss_kib / 1024 for memories in half]
+        yield Finding(f"worker {n + 1}: memory, proportional", f"{min(pss):.1f}-{max(pss):.1f} MiB in the last half")
 
 
-async def _settled(workers: Sequence[Worker]) -> list[int]:
-    """Count the descriptors when connections that nobody uses are closed: when the counts stop falling."""
-    deadline_s = time.monotonic() + SETTLE_S
-    await asyncio.sleep(SETTLE_S / 2)
-    counts = [worker.descriptors() for worker in workers]
-    while time.monotonic() < deadline_s:
-        await asyncio.sleep(0.5)
-        counts = [min(pair) for pair in zip(counts, (worker.descriptors() for worker in workers), strict=True)]
-    return counts
+async def _settled(redis_port: int, workers: Sequence[Worker]) -> list[Descriptors]:
+    """Count the descriptors when connections that nobody uses are closed."""
+    await asyncio.sleep(SETTLE_S)
+    return [worker.descriptors(redis_port) for worker in workers]
 
 
 def _listed(errors: dict[str, int]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.cpu import parse_stat
 from bench.peers.peer import Unavailable
@@ -28,7 +30,16 @@ class Memory:
     rss_kib: int
     """All that is mapped and in memory."""
     pss_kib: int
-    """The same, with what several processes share divided among them."""
+    """The same, with what several processes share divided among them; so it moves when others come and go."""
+    own_kib: int
+    """What it has written itself: heap and stacks, and nothing of any file."""
+
+
+class Descriptors(NamedTuple):
+    """How many descriptors a process has open."""
+
+    to_redis: int
+    others: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +52,25 @@ class Worker:
         fields = dict(
             line.split()[:2] for line in (self._proc / "smaps_rollup").read_text().splitlines()[1:] if "kB" in line
         )
-        return Memory(int(fields["Rss:"]), int(fields["Pss:"]))
+        return Memory(int(fields["Rss:"]), int(fields["Pss:"]), int(fields["Anonymous:"]))
 
     def rss_kib(self) -> int:
         """Return the resident size alone: a hundred times cheaper, so it can be asked often."""
         return int((self._proc / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 
-    def descriptors(self) -> int:
-        return len(os.listdir(self._proc / "fd"))
+    def descriptors(self, redis_port: int) -> Descriptors:
+        """Count the open descriptors. Those that lead to Redis are counted apart."""
+        to_redis = {
+            f"socket:[{fields[9]}]"
+            for line in (self._proc / "net" / "tcp").read_text().splitlines()[1:]
+            if (fields := line.split())[2].endswith(f":{redis_port:04X}")
+        }
+        links = []
+        for descriptor in (self._proc / "fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile, as the one that lists them is
+                links.append(str(descriptor.readlink()))
+        count = sum(link in to_redis for link in links)
+        return Descriptors(to_redis=count, others=len(links) - count)
 
     def cpu_s(self) -> float:
         return parse_stat((self._proc / "stat").read_text(), _TICKS_PER_S).cpu_s
