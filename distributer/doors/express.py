@@ -160,8 +160,6 @@ class ExpressProtocol(ClientConnection):
     def request_started(self, head: RequestHead) -> None:
         if self._is_closing:
             return
-        if head.method == b"CONNECT":
-            raise ClientError("CONNECT is for proxies that a client has chosen", 405, "Method not allowed")
         if len(self._queue) >= TOO_MANY_QUEUED:
             raise ClientError("too many requests are sent ahead", 429, "Too many requests")
         self._head_since = 0.0
@@ -200,7 +198,7 @@ class ExpressProtocol(ClientConnection):
             self._keep_alive
             and request.keep_alive
             and not self._core.is_draining
-            and not self._takes_no_more
+            and (not self._takes_no_more or self._rejection is not None)  # which is the last answer then
             and current.is_request_complete
             and (request.is_http11 or head.framing < _BY_CHUNKS)
         )
@@ -303,7 +301,7 @@ class ExpressProtocol(ClientConnection):
             self.start(head)
         else:
             head, body = problem(error)
-            answers_head = False
+            answers_head = self._parser.refused_head
             self._out.append(downstream_head(head, is_http11=True, keep_alive=False))
         if not answers_head:
             self._out.append(body)

@@ -65,6 +65,7 @@ class RequestSection:
         "is_http11",
         "keep_alive",
         "lines",
+        "max_forwards",
         "raw",
         "request_id",
         "takes_trailers",
@@ -85,6 +86,7 @@ class RequestSection:
         self.request_id: bytes | None = None
         self.forwarded: list[Field] = []
         self.takes_trailers = False
+        self.max_forwards: int | None = None
         self.upgrade: bytes | None = None
         self.told: tuple[Origin, bytes] | None = None
         kept: list[bytes] = []
@@ -119,6 +121,10 @@ class RequestSection:
             elif name == b"expect":
                 if self._read_expect(value):
                     kept.append(line)
+            elif name == b"max-forwards":
+                if value.isdigit() and len(value) < 10:
+                    self.max_forwards = int(value)
+                kept.append(line)
             elif name == b"te":
                 self.takes_trailers |= b"trailers" in _tokens(value) and is_http11
             elif name == b"upgrade":
@@ -179,8 +185,12 @@ class RequestHead:
 
     def __init__(self, method: bytes, target: bytes, section: RequestSection) -> None:
         """Put the head together. Raises ClientError if the target is none, or not one for this method."""
+        if method == b"CONNECT":
+            raise ClientError("CONNECT is for proxies that a client has chosen", 405, "Method not allowed")
         if target[:1] != b"/" or b"#" in target:
             target, section = _read_target(method, target, section)
+        if section.max_forwards is not None and method in (b"OPTIONS", b"TRACE"):
+            section = _one_hop_further(section, section.max_forwards)
         self.method = method
         self.target = target
         self.section = section
@@ -234,8 +244,6 @@ def _read_target(method: bytes, target: bytes, section: RequestSection) -> tuple
         if method != b"OPTIONS":
             raise ClientError("the target * is for OPTIONS only")
         return target, section
-    if method == b"CONNECT":
-        return target, section  # whose target is an authority; it is the door that refuses the method
     if ORIGIN_FORM.match(target) is not None:
         raise ClientError("a fragment in the target")
     absolute = ABSOLUTE_FORM.fullmatch(target)
@@ -245,19 +253,34 @@ def _read_target(method: bytes, target: bytes, section: RequestSection) -> tuple
     if HOST.fullmatch(authority) is None or authority[:1] == b":":
         raise ClientError("a target whose authority is not a host, or a host and a port")
     # Section 3.2.2: what Host says does not count beside it, and the backend is sent the other.
-    section = RequestSection(_with_host(section.raw, authority), is_http11=section.is_http11)
+    section = RequestSection(_with_field(section.raw, b"Host", authority), is_http11=section.is_http11)
     if not path:
         path = b"*" if method == b"OPTIONS" else b"/"
     return path if path[:1] in b"/*" else b"/" + path, section
 
 
-def _with_host(raw: bytes, authority: bytes) -> bytes:
-    lines = [line for line in raw.split(CRLF) if line.partition(b":")[0].lower() != b"host"]
-    return CRLF.join([b"Host: " + authority, *lines])
+def _one_hop_further(section: RequestSection, max_forwards: int) -> RequestSection:
+    """Count Max-Forwards down (RFC 9110 section 7.6.2). Raises ClientError if the request may not go any further."""
+    if not max_forwards:
+        raise ClientError("Max-Forwards ends at this proxy, which has nothing to say itself", 501, "Not implemented")
+    raw = _with_field(section.raw, b"Max-Forwards", b"%d" % (max_forwards - 1))
+    return RequestSection(raw, is_http11=section.is_http11)
+
+
+def _with_field(raw: bytes, name: bytes, value: bytes) -> bytes:
+    """Put a field in front of a section, instead of those of its name."""
+    lines = [line for line in raw.split(CRLF) if line.partition(b":")[0].lower() != name.lower()]
+    return CRLF.join([b"%b: %b" % (name, value), *lines])
 
 
 _NOT_NAMED_AWAY = PROTECTED | {b"close", b"keep-alive", b"upgrade", b"te", b"http2-settings", b""}
-_SPECIAL = HOP_BY_HOP | UNTRUSTED | {b"host", b"content-length", b"expect", b"x-request-id", b"http2-settings"}
+_SPECIAL = frozenset(
+    {
+        *(b"host", b"content-length", b"expect", b"http2-settings", b"max-forwards", b"x-request-id"),
+        *HOP_BY_HOP,
+        *UNTRUSTED,
+    }
+)
 
 
 def _tokens(value: bytes) -> set[bytes]:

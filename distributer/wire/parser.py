@@ -89,12 +89,15 @@ class RequestParser:
         "_section",
         "_sink",
         "_state",
+        "refused_head",
         "trailers",
     )
 
     def __init__(self, sink: RequestSink, limits: HeadLimits = HEAD_LIMITS) -> None:
         self.trailers = b""
         """The trailer section of the request that has just finished, serialised."""
+        self.refused_head = False
+        """Whether what was refused looks like a HEAD, whose answer has no body."""
         self._sink = sink
         self._limits = limits
         self._state: int = _HEAD
@@ -113,8 +116,8 @@ class RequestParser:
     def feed(self, data: bytes) -> bytes | None:
         """Parse bytes. Raises ClientError.
 
-        Returns None, or, after a request without a body that asks for another protocol (Upgrade or CONNECT), the bytes
-        behind it: what they are depends on the answer.
+        Returns None, or, after a request without a body that offers another protocol, the bytes behind it: what they
+        are depends on the answer.
         """
         while True:
             state = self._state
@@ -125,15 +128,19 @@ class RequestParser:
                 if data[:1] == b"\r":
                     data, checked = self._skip_line(data, checked)
                 end = data.find(END_OF_HEAD, max(checked - 3, 0), self._limits.max_head_bytes)
-                if end < 0:
-                    self._keep(data, checked)
-                    return None
-                head = self._read_head(data, end)
+                try:
+                    if end < 0:
+                        self._keep(data, checked)
+                        return None
+                    head = self._read_head(data, end)
+                except ClientError:
+                    self.refused_head = data[:5] == b"HEAD "
+                    raise
                 data = data[end + 4 :]
                 self._sink.request_started(head)
                 if head.framing is _BY_NONE:
                     self._sink.request_finished()
-                    if head.section.upgrade is not None or head.method == b"CONNECT":
+                    if head.section.upgrade is not None:
                         return data
                 elif head.framing is _BY_LENGTH:
                     self._left = head.section.content_length

@@ -1,9 +1,8 @@
-"""One rule over one door: all of its cases, those that fail as yet, and those that the server in front decides."""
+"""One rule over one door: all of its cases, and those that the server in front decides."""
 
 from __future__ import annotations
 
 from tests.conformance.cases.case import AnswerCase, Case, Rule
-from tests.conformance.cases.pending import PENDING
 from tests.conformance.cases.server_decides import server_decides
 from tests.conformance.doors import outcomes_of
 from tests.conformance.judge import complaint, danger
@@ -16,10 +15,7 @@ def check(rule: Rule[Case] | Rule[AnswerCase], door: str) -> None:
         outcome = outcomes_of(door)[case.name]
         is_decided = door == "asgi" and bool(server_decides(case.name))
         problem = danger(outcome) if is_decided else complaint(case, outcome)
-        if case.name not in PENDING[door]:
-            if problem:
-                sent, answers = repr(case.raw)[:400], repr(outcome.answers.messages)[:400]
-                found.append(f"{case.name}: {problem}\n    sent: {sent}\n    answers: {answers}")
-        elif not problem:
-            found.append(f"{case.name}: it passes: take it out of cases/pending.py")
+        if problem:
+            sent, answers = repr(case.raw)[:400], repr(outcome.answers.messages)[:400]
+            found.append(f"{case.name}: {problem}\n    sent: {sent}\n    answers: {answers}")
     assert not found, f"{rule.source}: {rule.must}\n" + "\n".join(found)

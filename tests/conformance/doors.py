@@ -18,7 +18,6 @@ from functools import cache
 from typing import Any, TypeVar
 
 from tests.conformance.cases import CASES
-from tests.conformance.cases.pending import PENDING
 from tests.conformance.cases.server_decides import server_decides
 from tests.conformance.judge import complaint
 from tests.conformance.lane import Lane, Origin, Outcome, run
@@ -46,9 +45,7 @@ async def lanes_of(door: str, count: int = LANES) -> AsyncIterator[Sequence[Lane
 
 async def run_door(door: str) -> dict[str, Outcome]:
     """Run all cases over a door."""
-    hasty = set(PENDING[door])
-    if door == "asgi":
-        hasty.update(case.name for case in CASES if server_decides(case.name))
+    hasty = {case.name for case in CASES if door == "asgi" and server_decides(case.name)}
     logger = logging.getLogger("uvicorn.error")
     before = logger.level
     logger.setLevel(logging.CRITICAL)  # it has something to say of every bad request
@@ -85,11 +82,5 @@ def failures(door: str) -> dict[str, str]:
 if __name__ == "__main__":
     for name in sys.argv[1:] or DOORS:
         for case, why in failures(name).items():
-            note = (
-                ""
-                if case in PENDING[name]
-                else ", by the server"
-                if name == "asgi" and server_decides(case)
-                else ", NEW"
-            )
+            note = ", by the server" if name == "asgi" and server_decides(case) else ""
             print(f"{name}{note}: {case}: {why}")

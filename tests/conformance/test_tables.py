@@ -6,7 +6,6 @@ from collections import Counter
 
 from tests.conformance.cases import CASES, REQUESTS, RULES
 from tests.conformance.cases.case import Case, Forwarded, Refused
-from tests.conformance.cases.pending import PENDING
 from tests.conformance.cases.server_decides import SERVER_DECIDES
 from tests.support.strict import Requests
 
@@ -31,8 +30,7 @@ def test_each_case_has_a_name_of_its_own() -> None:
     assert len(RULE_NAMES) == len(RULES)
 
 
-def test_what_is_pending_or_decided_by_the_server_exists() -> None:
-    assert PENDING["express"] | PENDING["asgi"] <= NAMES
+def test_what_is_decided_by_the_server_exists() -> None:
     assert SERVER_DECIDES.keys() <= NAMES | RULE_NAMES
 
 

@@ -113,7 +113,7 @@ REQUESTS = [
     # The last of a connection.
     b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n",
     b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x00",
-    b"CONNECT shop:443 HTTP/1.1\r\nHost: shop\r\n\r\n\x16\x03\x01",
+    b"CONNECT shop:443 HTTP/1.1\r\nHost: shop\r\n\r\n",
     b"GET / HTTP/1.1\r\n\r\n",
     b"GET / HTTP/1.1\r\nHost: shop\r\nHost: shop\r\n\r\n",
     b"POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: +5\r\n\r\nhello",
