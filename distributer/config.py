@@ -103,6 +103,15 @@ class Settings(BaseSettings):
     max_connections_per_address: int = Field(default=0, ge=0, le=1_000_000)
     """Connections of one replica from one client address; 0: no bound. A balancer in front is one address."""
 
+    max_head_bytes: int = Field(default=32 * 1024, ge=1024, le=1 << 20)
+    """The largest head of a request. Larger ones are refused with 431."""
+
+    max_fields: int = Field(default=100, ge=8, le=10_000)
+    """The most fields of a request's head. More are refused with 431."""
+
+    max_target_bytes: int = Field(default=8 * 1024, ge=64, le=1 << 20)
+    """The longest target (path and query) of a request. Longer ones are refused with 414."""
+
     max_body_bytes: int = Field(default=1 << 30, ge=0, le=1 << 50)
     """The largest body of a request; 0: no bound. Larger ones are refused with 413."""
 

@@ -30,6 +30,7 @@ from distributer.state.redis_store import RedisStore
 from distributer.tasks import end
 from distributer.wire.forwarded import OriginRules
 from distributer.wire.node import TrustedProxies
+from distributer.wire.parser import HeadLimits
 
 HEARTBEAT_S = 1.0
 CONTROL_TIMEOUT_S = 2.0
@@ -141,6 +142,11 @@ def options_of(settings: Settings) -> ForwardingOptions:
             answer_buffer_bytes=settings.answer_buffer_bytes,
             max_connections=settings.max_client_connections,
             max_connections_per_address=settings.max_connections_per_address,
+        ),
+        heads=HeadLimits(
+            max_head_bytes=settings.max_head_bytes,
+            max_fields=settings.max_fields,
+            max_target_bytes=settings.max_target_bytes,
         ),
         claim_timeout_s=settings.claim_timeout_s,
         routing_headers=settings.routing_headers,

@@ -25,7 +25,7 @@ from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.exchange import Exchange
 from distributer.forwarding.pace import BodyPace, body_too_slow
 from distributer.wire.head import Field, Framing, RequestHead, RequestSection, ResponseHead
-from distributer.wire.parser import MAX_REMEMBERED_BYTES
+from distributer.wire.parser import HEAD_LIMITS, MAX_REMEMBERED_BYTES, HeadLimits
 from distributer.wire.problem import problem
 
 Message = MutableMapping[str, Any]
@@ -74,7 +74,7 @@ class DistributerMiddleware:
         peer = scope.get("client")
         client = peer[0].encode() if peer else b"unknown"
         try:
-            head = head_of(scope)
+            head = head_of(scope, core.options.heads)
         except ClientError as error:
             core.metrics.refused(error.status)
             core.refusals.note(error, client, None, core.clock.now)
@@ -124,7 +124,7 @@ async def lifespan_only(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-def head_of(scope: Scope) -> RequestHead:
+def head_of(scope: Scope, limits: HeadLimits = HEAD_LIMITS) -> RequestHead:
     """Read the head of an ASGI request. Raises ClientError."""
     raw_path: bytes = scope.get("raw_path") or scope["path"].encode("utf-8")
     query: bytes = scope["query_string"]
@@ -139,11 +139,14 @@ def head_of(scope: Scope) -> RequestHead:
             headers.insert(0, (b"host", scope["server"][0].encode() if scope.get("server") else b""))
         if scope["method"] in ("POST", "PUT", "PATCH") and not names & {b"content-length", b"transfer-encoding"}:
             headers.append((b"transfer-encoding", b"chunked"))  # their framing is not the message's
-    return RequestHead(
-        scope["method"].encode("latin-1"),
-        raw_path + b"?" + query if query else raw_path,
-        _section_of(b"".join([b"%b: %b\r\n" % field for field in headers]), version != "1.0"),
-    )
+    target = raw_path + b"?" + query if query else raw_path
+    raw = b"".join([b"%b: %b\r\n" % field for field in headers])
+    if len(target) + len(raw) >= MAX_REMEMBERED_BYTES or len(headers) > limits.max_fields:
+        # The server has read it all the same, but no backend will have to.
+        limits.check_target(len(target))
+        limits.check_head(len(target) + len(raw))
+        limits.check_section(raw)
+    return RequestHead(scope["method"].encode("latin-1"), target, _section_of(raw, version != "1.0"))
 
 
 def _section_of(raw: bytes, is_http11: bool) -> RequestSection:

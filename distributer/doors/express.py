@@ -71,7 +71,7 @@ class ExpressProtocol(ClientConnection):
             raise ConfigError("the express door needs an application that opens a distributer in its lifespan")
         super().__init__(core, server_state)
         self._loop = _loop or asyncio.get_running_loop()
-        self._parser = RequestParser(self)
+        self._parser = RequestParser(self, core.options.heads)
         self._incoming: Exchange | None = None  # whose body is being read
         self._current: Exchange | None = None  # whose answer is being written
         self._queue: deque[Exchange] = deque()

@@ -23,6 +23,7 @@ from distributer.state.fallback import Fallback
 from distributer.state.store import Store
 from distributer.wire.forwarded import OriginRules, Origins
 from distributer.wire.head import RequestHead
+from distributer.wire.parser import HEAD_LIMITS, HeadLimits
 
 UNREACHABLE_S = 1.0
 """How long a backend that refused a connection gets no new rotated requests from this replica."""
@@ -38,6 +39,7 @@ class ForwardingOptions:
     claim_timeout_s: float = 60.0
     """The longest that a create or a delete may take: the claims' deadline in Redis is a little later."""
     routing_headers: bool = False
+    heads: HeadLimits = HEAD_LIMITS
     origin: OriginRules = field(default_factory=OriginRules)
 
 

@@ -40,6 +40,21 @@ class HeadLimits:
     max_fields: int = 100
     max_target_bytes: int = 8 * 1024
 
+    def check_section(self, raw: bytes) -> None:
+        """Raise ClientError if a header section holds too many fields."""
+        if raw.count(CRLF) > self.max_fields:
+            raise ClientError(f"more than {self.max_fields} fields", 431, "Request header fields too large")
+
+    def check_head(self, size: int) -> None:
+        """Raise ClientError if a head of so many bytes is too large."""
+        if size >= self.max_head_bytes:
+            raise ClientError("the head is too large", 431, "Request header fields too large")
+
+    def check_target(self, size: int) -> None:
+        """Raise ClientError if a target of so many bytes is too long."""
+        if size > self.max_target_bytes:
+            raise ClientError("the target is too long", 414, "URI too long")
+
 
 HEAD_LIMITS = HeadLimits()
 RESPONSE_LIMITS = HeadLimits(max_head_bytes=64 * 1024, max_fields=400)
@@ -197,8 +212,7 @@ class RequestParser:
         raw = data[line_end + 2 : end + 2]
         section = self._section
         if section is None or raw != section.raw or is_http11 is not section.is_http11:
-            if raw.count(CRLF) > self._limits.max_fields:
-                raise ClientError(f"more than {self._limits.max_fields} fields", 431, "Request header fields too large")
+            self._limits.check_section(raw)
             section = RequestSection(raw, is_http11=is_http11)
             self._section = section if len(raw) <= MAX_REMEMBERED_BYTES else None
         return RequestHead(method, target, section)
@@ -210,23 +224,21 @@ class RequestParser:
             if line_end >= 0:
                 self._read_line(data, line_end)
                 self._is_line_sound = True
-            elif len(data) > self._limits.max_target_bytes + ROOM_IN_LINE_BYTES:
-                raise _too_long()
+            else:
+                self._limits.check_target(len(data) - ROOM_IN_LINE_BYTES)
         if (illegal := illegal_byte(data, max(checked - 1, 0))) is not None:
             raise ClientError(f"{illegal} in the head")
-        if len(data) >= self._limits.max_head_bytes:
-            raise ClientError("the head is too large", 431, "Request header fields too large")
+        self._limits.check_head(len(data))
         self._kept = data
 
     def _read_line(self, data: bytes, end: int) -> tuple[bytes, bytes, bool]:
-        if end > self._limits.max_target_bytes + ROOM_IN_LINE_BYTES:
-            raise _too_long()
+        self._limits.check_target(end - ROOM_IN_LINE_BYTES)
         found = REQUEST_LINE.fullmatch(data, 0, end)
         if found is None:
             raise ClientError(why_no_request_line(data[:end]))
         method, target, version = found.groups()
         if len(target) > self._limits.max_target_bytes:
-            raise _too_long()
+            self._limits.check_target(len(target))
         return method, target, version == b"HTTP/1.1" or _is_http11(version)
 
     def _skip_line(self, data: bytes, checked: int) -> tuple[bytes, int]:
@@ -235,10 +247,6 @@ class RequestParser:
             return data, checked
         self._has_skipped = True
         return data[2:], 0
-
-
-def _too_long() -> ClientError:
-    return ClientError("the target is too long", 414, "URI too long")
 
 
 def _is_http11(version: bytes) -> bool:

@@ -13,8 +13,8 @@ _TARGET = (
 )
 _LINE = "llhttp passes over what stands before a request line, and over spaces within it"
 _PIPELINE = "uvicorn answers a malformed request at once with 400, before the answers that it still owes"
-_UPGRADE = "llhttp stops reading behind an offer to change protocols; uvicorn answers, drops the rest, and waits"
 _BOUNDS = "uvicorn bounds no head"
+_UPGRADE = "llhttp stops reading behind an offer to change protocols; uvicorn answers, drops the rest, and waits"
 
 SERVER_DECIDES: dict[str, str] = {
     "chunk-extension-not-grammar": _CHUNKS,
@@ -35,9 +35,6 @@ SERVER_DECIDES: dict[str, str] = {
     "upgrade-h2c": _UPGRADE,
     "upgrade-not-taken-up": _UPGRADE,
     "upgrade-with-body": _UPGRADE,
-    "head-too-large": _BOUNDS,
-    "too-many-fields": _BOUNDS,
-    "target-too-long": _BOUNDS,
     "method-too-long": _BOUNDS,
     "other-protocol/rtsp": "llhttp takes RTSP's and Icecast's lines for HTTP's",
     "other-protocol/rtsp-path": "llhttp takes RTSP's and Icecast's lines for HTTP's",
