@@ -91,8 +91,18 @@ class Settings(BaseSettings):
     client_idle_timeout_s: Seconds = 75.0
     """How long an idle connection of a client is kept."""
 
+    tunnel_idle_timeout_s: Seconds = 3600.0
+    """How long a WebSocket, or a connection that has switched to another protocol, may carry nothing either way. An
+    hour, as HAProxy's manual has it: a browser cannot ping, and many a WebSocket is quiet for minutes. Peers that have
+    vanished are found much earlier, by TCP's own probes."""
+
     drain_timeout_s: Seconds = 30.0
-    """After SIGTERM: the longest that requests in flight may take to finish."""
+    """After SIGTERM: the longest that requests in flight may take to finish. Likewise tunnels: what is left then is
+    cut."""
+
+    tunnel_drain_s: float = Field(default=10.0, ge=0, le=86_400)
+    """After SIGTERM: how long WebSockets may go on by themselves. Then they are closed, with status 1012 (Service
+    Restart), at the latest 5 s before `drain_timeout_s` is over."""
 
     routing_headers: bool = False
     """Add `X-Distributer-Backend`, `-Route` and `-Ticket` to answers. They tell clients about the inside: off here, on

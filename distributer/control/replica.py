@@ -22,6 +22,7 @@ from distributer.doors.lifespan import OpenCore, running
 from distributer.errors import StartupError, StateError
 from distributer.forwarding.core import Answered, ForwardingCore, ForwardingOptions
 from distributer.forwarding.limits import UpstreamLimits
+from distributer.forwarding.tunnel import CLOSE_WAIT_S
 from distributer.state.keys import Keys
 from distributer.state.redis_client import RedisRefusedError, client_of, ping, pool_of, redacted
 from distributer.state.redis_link import ClientLink, HotLink
@@ -130,6 +131,8 @@ def options_of(settings: Settings) -> ForwardingOptions:
         ),
         claim_timeout_s=settings.claim_timeout_s,
         client_idle_timeout_s=settings.client_idle_timeout_s,
+        tunnel_idle_timeout_s=settings.tunnel_idle_timeout_s,
+        tunnel_drain_s=max(0.0, min(settings.tunnel_drain_s, settings.drain_timeout_s - CLOSE_WAIT_S)),
         routing_headers=settings.routing_headers,
     )
 

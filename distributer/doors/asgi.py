@@ -12,27 +12,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
 
 from distributer.doors.lifespan import CORE_KEY, OpenCore
+from distributer.doors.messages import ASGIApp, Message, Receive, Scope, Send
+from distributer.doors.websocket import Handshake, handshake_fields, new_key
 from distributer.errors import ClientError, DistributerError, RequestError
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.exchange import Exchange
 from distributer.forwarding.limits import HIGH_WATER_BYTES
+from distributer.forwarding.tunnel import End
 from distributer.wire.head import Field, Framing, RequestHead, ResponseHead, origin_fields
 from distributer.wire.problem import problem
-
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 WATCH_AFTER_S = 0.25
 """An exchange that takes longer is watched for the client's leaving. A watcher costs a task: short ones have none."""
 
+_HTTP_SCHEMES = {"ws": "http", "wss": "https"}
 _SERVER_FIELDS = frozenset({b"date", b"server"})
 
 
@@ -52,28 +49,40 @@ class DistributerMiddleware:
             await self._forward(scope, receive, send)
         elif kind == "lifespan":
             await self._lifespan(scope, receive, send)
-        elif kind == "websocket" and self._forwards_all:
-            await receive()
-            await send({"type": "websocket.close", "code": 1011})
+        elif kind == "websocket" and (self._forwards_all or scope["path"].startswith(self._paths)):
+            await self._forward_websocket(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
-        core = self._core
-        if core is None:
-            raise RuntimeError("the server in front runs no lifespan: start it with lifespan on")
+        core = self._opened()
         try:
             head = head_of(scope)
         except ClientError as error:
             await _send_problem(send, error, scope["method"] == "HEAD", None)
             return
-        client = scope.get("client")
-        fields = origin_fields(
-            client[0].encode() if client else b"unknown", scope["scheme"].encode(), scope["http_version"].encode()
-        )
+        head.upgrade = None  # ASGI has no word for a protocol that is neither HTTP nor WebSocket
         downstream = _AsgiDownstream(head)
-        exchange = Exchange(core, head, downstream, fields)
+        exchange = Exchange(core, head, downstream, _origin_of(scope))
         await downstream.run(exchange, receive, send)
+
+    async def _forward_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        core = self._opened()
+        await receive()  # websocket.connect: the client waits
+        key = new_key()
+        try:
+            head = head_of({**scope, "method": "GET", "headers": handshake_fields(scope["headers"], key)})
+        except ClientError:
+            await send({"type": "websocket.close"})
+            return
+        can_reject = "websocket.http.response" in (scope.get("extensions") or {})
+        handshake = Handshake(key, scope["subprotocols"], can_reject=can_reject)
+        await handshake.run(Exchange(core, head, handshake, _origin_of(scope)), receive, send)
+
+    def _opened(self) -> ForwardingCore:
+        if self._core is None:
+            raise RuntimeError("the server in front runs no lifespan: start it with lifespan on")
+        return self._core
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Open the core before the application starts, and close it after it has stopped."""
@@ -111,6 +120,13 @@ async def lifespan_only(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.startup.complete"})
     await receive()
     await send({"type": "lifespan.shutdown.complete"})
+
+
+def _origin_of(scope: Scope) -> bytes:
+    client = scope.get("client")
+    scheme: str = scope["scheme"]
+    scheme = _HTTP_SCHEMES.get(scheme, scheme)
+    return origin_fields(client[0].encode() if client else b"unknown", scheme.encode(), scope["http_version"].encode())
 
 
 def head_of(scope: Scope) -> RequestHead:
@@ -251,6 +267,9 @@ class _AsgiDownstream:
 
     def finish(self) -> None:
         self._push(None)
+
+    def switch(self, head: ResponseHead) -> tuple[End, bytes]:
+        raise ValueError("it switched to another protocol unasked")
 
     def abort(self, error: RequestError) -> None:
         self._push(error)

@@ -17,6 +17,7 @@ from distributer.errors import ClientError, ConfigError, RequestError
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.exchange import Exchange
 from distributer.forwarding.limits import HIGH_WATER_BYTES
+from distributer.forwarding.tunnel import End, StreamEnd
 from distributer.wire.head import LAST_CHUNK, Framing, RequestHead, ResponseHead, chunk, downstream_head, origin_fields
 from distributer.wire.parser import RequestParser
 from distributer.wire.problem import problem
@@ -37,9 +38,11 @@ class ExpressProtocol(asyncio.Protocol):
         "_chunked",
         "_core",
         "_current",
+        "_early",
         "_incoming",
         "_is_closing",
         "_is_paused",
+        "_is_writable",
         "_keep_alive",
         "_last_active",
         "_linger_until",
@@ -74,12 +77,14 @@ class ExpressProtocol(asyncio.Protocol):
         self._incoming: Exchange | None = None  # whose body is being read
         self._current: Exchange | None = None  # whose answer is being written
         self._queue: deque[Exchange] = deque()
+        self._early: bytearray | None = None  # what comes behind an offer to switch, until the backend has answered it
         self._out: list[bytes] = []
         self._origin_fields = b""
         self._started = False
         self._chunked = False
         self._keep_alive = True
         self._is_paused = False
+        self._is_writable = True
         self._upstream_paused = False
         self._takes_no_more = False  # what the client sends from now on is thrown away
         self._is_closing = False
@@ -108,11 +113,13 @@ class ExpressProtocol(asyncio.Protocol):
         if self._takes_no_more:
             return
         self._last_active = self._core.clock.now
+        if self._early is not None:
+            self._keep(data)
+            return
         try:
-            # Behind an offer to change protocols, which nobody here takes up, requests go on.
             rest = self._parser.feed(data)
-            while rest:
-                rest = self._parser.feed(rest)
+            if rest:
+                self._take_behind_offer(rest)
         except ClientError as error:
             self._reject(error)
 
@@ -125,16 +132,19 @@ class ExpressProtocol(asyncio.Protocol):
         self._core.client_connections.discard(self)
         current, self._current = self._current, None
         self._queue.clear()
+        self._early = None
         self._incoming = None
         if current is not None:
             current.client_gone()
 
     def pause_writing(self) -> None:
+        self._is_writable = False
         if self._current is not None:
             self._upstream_paused = True
             self._current.pause_answer()
 
     def resume_writing(self) -> None:
+        self._is_writable = True
         if self._upstream_paused:
             self._upstream_paused = False
             if self._current is not None:
@@ -162,6 +172,8 @@ class ExpressProtocol(asyncio.Protocol):
         if head.method == b"CONNECT":
             raise ClientError("CONNECT is for proxies that a client has chosen", 405, "Method not allowed")
         self._incoming = exchange = Exchange(self._core, head, self, self._origin_fields)
+        if head.upgrade is not None:
+            self._early = bytearray()
         if self._current is None:
             self._current = exchange
             exchange.start()
@@ -217,6 +229,17 @@ class ExpressProtocol(asyncio.Protocol):
         self._server_state.total_requests += 1
         self._next()
 
+    def switch(self, head: ResponseHead) -> tuple[End, bytes]:
+        transport, early = self._transport, self._early
+        assert transport is not None
+        assert early is not None
+        self._early = None
+        self._out.append(downstream_head(head, is_http11=True, keep_alive=True))
+        self.flush()
+        self._server_state.total_requests += 1
+        # The exchange stays the current one: this connection is in use until it is lost, of which its end tells us.
+        return StreamEnd(transport, self, is_writable=self._is_writable), bytes(early)
+
     def abort(self, error: RequestError) -> None:
         if self._transport is None:
             return
@@ -269,6 +292,9 @@ class ExpressProtocol(asyncio.Protocol):
             self._current = exchange = self._queue.popleft()
             # On the loop, not on the stack: a long queue of refused requests must not recurse.
             self._loop.call_soon(self._start_queued, exchange)
+        elif self._early is not None:
+            # The offer to switch was declined: what has come behind it are requests.
+            self._loop.call_soon(self._take_early)
         elif self._rejection is not None:
             self._answer_problem(self._rejection, None)
             self.flush()
@@ -281,6 +307,27 @@ class ExpressProtocol(asyncio.Protocol):
     def _start_queued(self, exchange: Exchange) -> None:
         if self._current is exchange:
             exchange.start()
+
+    def _take_behind_offer(self, data: bytes) -> None:
+        """Take what has come behind a request that offers to switch. If the offer is not passed on, requests go on."""
+        rest: bytes | None = data
+        while rest and self._early is None:
+            rest = self._parser.feed(rest)
+        if rest:
+            self._keep(rest)
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what has come behind an offer that is passed on: what it is hangs on the backend's answer."""
+        assert self._early is not None
+        self._early += data
+        if len(self._early) > HIGH_WATER_BYTES:
+            self.pause_reading()
+
+    def _take_early(self) -> None:
+        early, self._early = self._early, None
+        self.resume_reading()
+        if early and self._transport is not None:
+            self.data_received(bytes(early))
 
     def _reject(self, error: ClientError) -> None:
         """Refuse what the client sent: after the answers that it still has coming, and nothing behind it counts."""

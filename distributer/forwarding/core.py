@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from distributer.routing.route import Route
 from distributer.state.fallback import Fallback
 from distributer.state.store import Store
 from distributer.wire.head import RequestHead
+from distributer.wire.websocket import SERVICE_RESTART
 
 UNREACHABLE_S = 1.0
 """How long a backend that refused a connection gets no new rotated requests from this replica."""
@@ -35,6 +37,9 @@ class ForwardingOptions:
     claim_timeout_s: float = 60.0
     """The longest that a create or a delete may take: the claims' deadline in Redis is a little later."""
     client_idle_timeout_s: float = 75.0
+    tunnel_idle_timeout_s: float = 3600.0
+    tunnel_drain_s: float = 10.0
+    """How long into the drain WebSockets may go on, before they are closed."""
     routing_headers: bool = False
 
 
@@ -53,6 +58,16 @@ class Expiring(Protocol):
 
     def expire(self) -> None:
         """End now."""
+
+
+class Joined(Protocol):
+    """A tunnel."""
+
+    def check(self, now: float) -> None:
+        """End if silent for too long."""
+
+    def close(self, code: int) -> None:
+        """Close a WebSocket properly, with that status code; leave other protocols alone."""
 
 
 class Answered(Protocol):
@@ -84,6 +99,8 @@ class ForwardingCore:
         """Called with each exchange that ends and its status, for an access log."""
         self.client_connections: set[Checked] = set()
         self.claimed: set[Expiring] = set()
+        self.tunnels: set[Joined] = set()
+        self._close_tunnels_at = math.inf
         self._request_prefix = os.urandom(6).hex().encode()
         self._serial = 0
         self._pools: dict[str, BackendPool] = {}
@@ -118,6 +135,11 @@ class ForwardingCore:
         if self._unreachable and self._unreachable.pop(backend, None) is not None:
             self.ring = self.ring.with_down(backend, is_down=False)
 
+    def start_draining(self) -> None:
+        """Keep no client connection beyond its present request; WebSockets, `tunnel_drain_s` longer."""
+        self.is_draining = True
+        self._close_tunnels_at = self.clock.now + self.options.tunnel_drain_s
+
     async def close(self) -> None:
         """Cut all connections to the backends."""
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
@@ -133,3 +155,7 @@ class ForwardingCore:
             self._next_idle_check = now + IDLE_CHECK_S
             for connection in tuple(self.client_connections):
                 connection.check(now)
+            for tunnel in tuple(self.tunnels):
+                if now >= self._close_tunnels_at:
+                    tunnel.close(SERVICE_RESTART)
+                tunnel.check(now)

@@ -5,7 +5,7 @@
     NEW         `start`                         ROUTING
     ROUTING     a ticket, an owner or a claim   CONNECTING, FORWARDING; DONE (refused)
     CONNECTING  a connection                    FORWARDING; ROUTING (connect failed, next backend); DONE
-    FORWARDING  the answer's head               ANSWERING; CONNECTING (stale connection, once); DONE
+    FORWARDING  the answer's head               ANSWERING; CONNECTING (stale connection, once); DONE (a tunnel, too)
     ANSWERING   the answer's end                DONE
     DONE        nothing
 
@@ -35,6 +35,7 @@ from distributer.forwarding.connection import UpstreamConnection
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.downstream import NOBODY, Downstream
 from distributer.forwarding.pool import Waiter
+from distributer.forwarding.tunnel import StreamEnd, Tunnel
 from distributer.model import Backend, Begun, Claim, ItemId, Operation, Outcome, Ticket
 from distributer.routing.claim import outcome_of
 from distributer.routing.item import FindOwner, Rotate, TakeClaim, need_of
@@ -76,6 +77,7 @@ class Exchange:
         "_request_done",
         "_started_at",
         "_status",
+        "_switching",
         "_tried",
         "_waiter",
         "deadline",
@@ -112,6 +114,7 @@ class Exchange:
         self._held_bytes = 0
         self._started_at = 0.0
         self._status = 0
+        self._switching: ResponseHead | None = None
 
     def __repr__(self) -> str:
         return f"<Exchange {self.head.method!r} {self.head.target!r} {self.phase.name}>"
@@ -370,7 +373,10 @@ class Exchange:
 
     def response_started(self, head: ResponseHead) -> None:
         if head.status == 101:
-            raise ValueError("it switched to another protocol unasked")
+            if not head.switches_as_offered(self.head.upgrade):
+                raise ValueError("it switched to another protocol unasked")
+            self._switching = head
+            return
         if head.status < 200:
             if self.head.is_http11 and (head.status != 100 or self.head.expects_continue):
                 self._downstream.interim(head)
@@ -409,6 +415,23 @@ class Exchange:
             self._complete()
         else:
             self._held.append(None)
+
+    def response_switched(self, rest: bytes) -> None:
+        head, route, connection, core = self._switching, self.route, self._connection, self._core
+        assert head is not None
+        assert route is not None
+        assert connection is not None
+        if core.options.routing_headers:
+            self._add_routing_headers(head, route)
+        client, early = self._downstream.switch(head)
+        self._connection = None
+        # A claim is not settled: what became of the item is said in the other protocol, if at all. It stays in doubt.
+        core.note_reached(route.backend)
+        core.metrics.backend(route.backend.id).answered(head.status, time.perf_counter() - self._started_at)
+        self._end(head.status, is_failure=False)
+        transport, is_writable = connection.hand_over()
+        backend = StreamEnd(transport, connection, is_writable=is_writable)
+        Tunnel(core, client, backend, is_websocket=head.is_websocket).start(early, rest)
 
     def response_flush(self) -> None:
         if self._held is None and self.phase is Phase.ANSWERING:

@@ -44,7 +44,18 @@ class BackendMetrics:
 class Metrics:
     """What one replica counted."""
 
-    __slots__ = ("backends", "degraded", "refusals", "requests", "retries", "tickets_exchanged")
+    __slots__ = (
+        "backends",
+        "degraded",
+        "refusals",
+        "requests",
+        "retries",
+        "tickets_exchanged",
+        "tunnel_bytes_down",
+        "tunnel_bytes_up",
+        "tunnels",
+        "tunnels_open",
+    )
 
     def __init__(self) -> None:
         self.backends: dict[str, BackendMetrics] = {}
@@ -53,6 +64,12 @@ class Metrics:
         """Requests served without Redis."""
         self.retries = 0
         self.tickets_exchanged = 0
+        self.tunnels = 0
+        """Connections that have switched to another protocol, ever; of those, the ones that still stand."""
+        self.tunnels_open = 0
+        self.tunnel_bytes_up = 0
+        """Bytes that tunnels carried to the backends, and to the clients."""
+        self.tunnel_bytes_down = 0
         self.refusals: dict[int, int] = {}
         """Answers that distributer gave itself, by status."""
 
@@ -74,6 +91,12 @@ class Metrics:
             "degraded": self.degraded,
             "retries": self.retries,
             "tickets_exchanged": self.tickets_exchanged,
+            "tunnels": {
+                "total": self.tunnels,
+                "open": self.tunnels_open,
+                "bytes_up": self.tunnel_bytes_up,
+                "bytes_down": self.tunnel_bytes_down,
+            },
             "refusals": {str(status): count for status, count in sorted(self.refusals.items())},
             "in_flight": sum(backend.in_flight for backend in self.backends.values()),
             "backends": {backend_id: backend.snapshot() for backend_id, backend in self.backends.items()},

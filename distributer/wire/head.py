@@ -55,7 +55,8 @@ class RequestHead:
     """A request's head, as far as forwarding must know it.
 
     `fields` holds the end-to-end fields, serialised as they came. `request_id` is the client's if it is sound, else
-    None. The `forwarded_*` values are those the client sent, to be believed only from a trusted proxy.
+    None. The `forwarded_*` values are those the client sent, to be believed only from a trusted proxy. `upgrade` lists
+    the protocols that are offered to the backend, None if there are none.
     """
 
     __slots__ = (
@@ -70,6 +71,7 @@ class RequestHead:
         "method",
         "request_id",
         "target",
+        "upgrade",
     )
 
     def __init__(self, method: bytes, target: bytes, headers: Sequence[Field], *, is_http11: bool = True) -> None:
@@ -83,6 +85,7 @@ class RequestHead:
         self.content_length = 0
         self.host: bytes | None = None
         self.request_id: bytes | None = None
+        self.upgrade: bytes | None = None
         self.forwarded: list[Field] = []
         lines: list[bytes] = []
         special = _SPECIAL
@@ -110,10 +113,14 @@ class RequestHead:
                 if value.strip(b" \t").lower() == b"100-continue" and is_http11:
                     self.expects_continue = True
                     lines.append(b"%b: %b\r\n" % (name, value))
+            elif lowered == b"upgrade":
+                self.upgrade = value if self.upgrade is None else b"%b,%b" % (self.upgrade, value)
             elif lowered in UNTRUSTED:
                 self.forwarded.append((lowered, value))
         if self.host is None and is_http11:
             raise ClientError("no Host field")
+        if self.upgrade is not None:
+            self.upgrade = self._offer(self.upgrade, connection)
         if connection is not None:
             self.keep_alive, named_away = _read_connection(connection, self.keep_alive)
             if named_away:
@@ -127,6 +134,18 @@ class RequestHead:
     def is_idempotent(self) -> bool:
         """Whether sending it twice has the effect of sending it once (RFC 9110 section 9.2.2)."""
         return self.method in IDEMPOTENT
+
+    def _offer(self, upgrade: bytes, connection: bytes | None) -> bytes | None:
+        """Read what is offered to the backend.
+
+        RFC 9110 section 7.8: in HTTP/1.0, or when Connection does not name it, it counts for nothing. An offer behind
+        which a body follows is not passed on: nobody needs it, and where the body ends would hang on the answer.
+        """
+        if not self.is_http11 or self.framing is not Framing.NONE or not _names_upgrade(connection):
+            return None
+        offered = [protocol.strip(b" \t") for protocol in upgrade.split(b",")]
+        passed_on = [protocol for protocol in offered if protocol.partition(b"/")[0].lower() not in _NOT_OFFERED]
+        return b", ".join(passed_on) or None
 
     def _read_length(self, value: bytes) -> None:
         if self.framing is not Framing.NONE:
@@ -146,18 +165,28 @@ class RequestHead:
         self.framing = Framing.CHUNKED
 
 
+_NOT_OFFERED = frozenset({b"h2c", b"h2", b"http", b"tls", b""})
+"""Protocols in which further requests would go round the routing: HTTP again, or what hides it."""
 _NOT_NAMED_AWAY = PROTECTED | {b"close", b"keep-alive", b"upgrade", b"te", b"http2-settings", b""}
 _SPECIAL = HOP_BY_HOP | UNTRUSTED | {b"host", b"content-length", b"expect", b"x-request-id", b"http2-settings"}
 
 
 def _read_connection(value: bytes, keep_alive: bool) -> tuple[bool, set[bytes]]:
     """Read all Connection fields, joined: whether to keep the connection, and which fields stop here."""
-    tokens = {token.strip(b" \t").lower() for token in value.split(b",")}
+    tokens = _tokens(value)
     if b"close" in tokens:
         keep_alive = False
     elif b"keep-alive" in tokens:
         keep_alive = True
     return keep_alive, tokens - _NOT_NAMED_AWAY
+
+
+def _tokens(value: bytes) -> set[bytes]:
+    return {token.strip(b" \t").lower() for token in value.split(b",")}
+
+
+def _names_upgrade(connection: bytes | None) -> bool:
+    return connection is not None and b"upgrade" in _tokens(connection)
 
 
 def _is_length(value: bytes) -> bool:
@@ -177,7 +206,7 @@ def upstream_head(head: RequestHead, authority: bytes, origin_fields: bytes, req
     the client (`origin_fields`), ready made; `request_id` is the client's or a new one.
     """
     host = head.host
-    return b"%b %b HTTP/1.1\r\n%b%b%bX-Forwarded-Host: %b\r\nX-Request-ID: %b\r\n%b\r\n" % (
+    return b"%b %b HTTP/1.1\r\n%b%b%bX-Forwarded-Host: %b\r\nX-Request-ID: %b\r\n%b%b\r\n" % (
         head.method,
         head.target,
         b"" if host is not None else b"Host: %b\r\n" % authority,
@@ -186,7 +215,12 @@ def upstream_head(head: RequestHead, authority: bytes, origin_fields: bytes, req
         host if host is not None else authority,
         request_id,
         b"Transfer-Encoding: chunked\r\n" if head.framing is Framing.CHUNKED else b"",
+        b"" if head.upgrade is None else _upgrade_fields(head.upgrade),
     )
+
+
+def _upgrade_fields(protocols: bytes) -> bytes:
+    return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % protocols
 
 
 def origin_fields(client_host: bytes, scheme: bytes, version: bytes = b"1.1") -> bytes:
@@ -198,9 +232,12 @@ def origin_fields(client_host: bytes, scheme: bytes, version: bytes = b"1.1") ->
 
 
 class ResponseHead:
-    """A response's head: `headers` are the end-to-end fields in their order and spelling."""
+    """A response's head: `headers` are the end-to-end fields in their order and spelling.
 
-    __slots__ = ("content_length", "framing", "headers", "keep_alive", "reason", "status")
+    `upgrade` lists the protocols to which a 101 switches, or those that a 426 asks for.
+    """
+
+    __slots__ = ("content_length", "framing", "headers", "keep_alive", "reason", "status", "upgrade")
 
     def __init__(
         self,
@@ -218,6 +255,7 @@ class ResponseHead:
         self.reason = reason
         self.keep_alive = is_http11
         self.content_length = 0
+        self.upgrade: bytes | None = None
         kept: list[Field] = []
         connection: bytes | None = None
         length: bytes | None = None
@@ -238,6 +276,10 @@ class ResponseHead:
                 chunked = True
             elif lowered == b"connection":
                 connection = field[1] if connection is None else b"%b,%b" % (connection, field[1])
+            elif lowered == b"upgrade" and status in (101, 426):
+                self.upgrade = field[1] if self.upgrade is None else b"%b, %b" % (self.upgrade, field[1])
+        if self.upgrade is not None and not _names_upgrade(connection):
+            self.upgrade = None
         if chunked and length is not None:
             raise ValueError("both Content-Length and Transfer-Encoding")
         if length is not None:
@@ -259,6 +301,15 @@ class ResponseHead:
             self.framing = Framing.UNTIL_CLOSE
             self.keep_alive = False
 
+    @property
+    def is_websocket(self) -> bool:
+        """Whether it speaks of WebSocket, and of nothing else."""
+        return self.upgrade is not None and _tokens(self.upgrade) == {b"websocket"}
+
+    def switches_as_offered(self, offer: bytes | None) -> bool:
+        """Whether this 101 switches to protocols of an offer, and to none that is not in it."""
+        return self.upgrade is not None and offer is not None and _tokens(self.upgrade) <= _tokens(offer)
+
     def __repr__(self) -> str:
         return f"<ResponseHead {self.status} {self.framing.name}>"
 
@@ -275,6 +326,8 @@ def downstream_head(head: ResponseHead, *, is_http11: bool, keep_alive: bool) ->
     lines += [b"%b: %b\r\n" % field for field in head.headers]
     if head.framing >= Framing.CHUNKED and is_http11:
         lines.append(b"Transfer-Encoding: chunked\r\n")
+    if head.upgrade is not None:
+        lines.append(_upgrade_fields(head.upgrade))
     if not keep_alive:
         lines.append(b"Connection: close\r\n")
     elif not is_http11:

@@ -150,6 +150,8 @@ class RequestParser(_Parser):
         head = RequestHead(parser.get_method(), self._target, self._headers, is_http11=is_http11)
         if head.framing is not Framing.NONE and parser.should_upgrade():
             self._body_of = head
+        if head.upgrade is not None and not parser.should_upgrade():
+            head.upgrade = None
         self._sink.request_started(head)
 
     def on_body(self, data: bytes) -> None:
@@ -187,12 +189,15 @@ class ResponseParser(_Parser):
         """Whether nothing of a further message has come."""
         return not self._is_in_head
 
-    def feed(self, data: bytes) -> None:
-        """Parse bytes. Raises ValueError, saying why, if they are no HTTP response."""
+    def feed(self, data: bytes) -> bytes | None:
+        """Parse bytes. Raises ValueError, saying why, if they are no HTTP response.
+
+        Returns None, or, behind a 101 that the sink has taken, the bytes behind it: they are of another protocol.
+        """
         try:
             self._parse(data)
-        except httptools.HttpParserUpgrade:
-            raise ValueError("it switched to another protocol unasked") from None
+        except httptools.HttpParserUpgrade as upgrade:
+            return data[upgrade.args[0] :]
         except httptools.HttpParserCallbackError as error:
             raise error.__context__ or error from None  # what the callback raised
         except httptools.HttpParserError as error:
@@ -200,6 +205,7 @@ class ResponseParser(_Parser):
         if self._ended_early and not _BLANK_LINE.endswith(data[-len(_BLANK_LINE) :]):
             # Such as the size of a chunk: llhttp has said nothing of it yet, and will be replaced.
             raise ValueError("something follows the answer to HEAD")
+        return None
 
     def _too_large(self) -> ValueError:
         return ValueError("its head, or its trailer section, is too large")

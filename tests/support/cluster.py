@@ -49,9 +49,7 @@ async def served(*apps: Any, **options: Any) -> AsyncIterator[list[int]]:
         servers = []
         for app, sock in zip(apps, sockets, strict=True):
             sock.bind(("127.0.0.1", 0))
-            config = uvicorn.Config(
-                app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1, **options
-            )
+            config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1, **options)
             servers.append(_Server(config))
         tasks = [
             asyncio.create_task(server.serve(sockets=[sock])) for server, sock in zip(servers, sockets, strict=True)

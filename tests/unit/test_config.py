@@ -160,6 +160,8 @@ WRONG = [
     ("wait_redis_s", "inf"),
     ("max_connections", "0"),
     ("max_waiting", "-1"),
+    ("tunnel_drain_s", "-1"),
+    ("tunnel_drain_s", "inf"),
     ("routing_headers", "maybe"),
     ("access_log", "2"),
     ("log_level", "loud"),
@@ -175,6 +177,7 @@ WRONG = [
             "idle_timeout_s",
             "upstream_keep_alive_s",
             "client_idle_timeout_s",
+            "tunnel_idle_timeout_s",
             "drain_timeout_s",
         )
         for value in ("0", "-1", "86401", "nan", "inf", "soon")

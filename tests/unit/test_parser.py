@@ -66,15 +66,21 @@ def requests(parts: Iterable[bytes]) -> list[Event]:
 
 
 def responses(parts: Iterable[bytes], *, answers_head: bool = False) -> list[Event]:
-    """Parse what comes from a backend; an error is the last event."""
+    """Parse what comes from a backend; an error, and what is behind a 101, are the last event."""
     sink = Sink()
     parser = ResponseParser(sink)
     parser.expect(answers_head=answers_head)
+    behind: bytes | None = None
     try:
         for part in parts:
-            parser.feed(part)
+            if behind is not None:
+                behind += part
+            else:
+                behind = parser.feed(part)
     except ValueError:
         sink.events.append(("refused",))
+    if behind is not None:
+        sink.events.append(("behind", behind))
     return sink.events
 
 
