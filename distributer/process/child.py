@@ -20,8 +20,8 @@ from distributer.config import Settings
 
 READY_LINE = "ready"
 DRAIN_GRACE_S = 0.5
-"""How long a draining worker goes on accepting and keeps idle connections: clients that send meanwhile are answered
-`Connection: close`, rather than find their connection closed under their request."""
+"""How long a draining worker keeps idle connections, and for half of it takes new ones: clients that send meanwhile are
+answered `Connection: close`, rather than find their connection closed under their request."""
 KILL_MARGIN_S = 3.0
 """How much longer than their drain may take children are waited for, before they are killed."""
 

@@ -41,8 +41,9 @@ log = logging.getLogger("distributer")
 class _Child:
     """A child process, from its start to its end."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, slot_served: asyncio.Event) -> None:
         self._process = process
+        self._slot_served = slot_served
         self.ready = asyncio.Event()
         self.ended = asyncio.Event()
         self.superseded = asyncio.Event()
@@ -58,6 +59,7 @@ class _Child:
         while line := await process.stdout.readline():
             if line.decode().strip() == READY_LINE:
                 self.ready.set()
+                self._slot_served.set()
         self.status = await process.wait()
         self.ended.set()
 
@@ -77,7 +79,8 @@ class _Slot:
     module: str
     socket: socket.socket
     child: _Child | None = None
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    served: asyncio.Event = field(default_factory=asyncio.Event)
+    """Some child of it has been ready."""
     delay_s: float = 0.0
 
 
@@ -172,8 +175,8 @@ class Supervisor:
     async def _wait_ready(self) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_S
         for slot in self._slots:
-            await _first_of(slot.ready, self._stop, timeout_s=max(0.0, deadline - time.monotonic()))
-            if not slot.ready.is_set() and not self._stop.is_set():
+            await _first_of(slot.served, self._stop, timeout_s=max(0.0, deadline - time.monotonic()))
+            if not slot.served.is_set() and not self._stop.is_set():
                 raise StartupError(f"{slot.name} was not ready within {READY_TIMEOUT_S:g} s")
 
     async def _keep(self, slot: _Slot) -> None:
@@ -212,7 +215,7 @@ class Supervisor:
             start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
-        child = _Child(process)
+        child = _Child(process, slot.served)
         if self._stop.is_set():
             child.signal(signal.SIGTERM)
         order = {"name": slot.name, "fd": descriptor, "settings": self._settings.model_dump(mode="json")}

@@ -38,7 +38,11 @@ class _Server(ChildServer):
         if self.core is not None:
             self.core.start_draining()
         if not self.force_exit:
-            await asyncio.sleep(DRAIN_GRACE_S)
+            await asyncio.sleep(DRAIN_GRACE_S / 2)
+            for server in self.servers:
+                server.close()
+            # Of those who were accepted last, the requests are on their way.
+            await asyncio.sleep(DRAIN_GRACE_S / 2)
         await super().shutdown(sockets)
 
 

@@ -310,13 +310,14 @@ async def test_many_declined_offers_behind_each_other_are_answered_in_order() ->
         assert [(await client.answer()).body for _ in range(500)] == [b"/%d" % number for number in range(500)]
 
 
-async def test_a_request_behind_an_offer_that_was_refused_before_it_was_sent_is_served() -> None:
-    """Refused at once, on the stack: by the thousand, that must not recurse."""
+async def test_requests_behind_an_offer_that_reached_no_backend_are_answered() -> None:
     shared = SharedRedis(None)
-    async with distributers("express", shared.settings([9], max_waiting=0), shared, 1) as ports:
-        async with connected(ports[0]) as client:
-            await client.send(b"".join(request("GET", "/", *OFFER) for _ in range(1500)))
-            assert {(await client.answer()).status for _ in range(1500)} <= {502, 503}
+    async with (
+        distributers("express", shared.settings([9], max_waiting=0), shared, 1) as ports,
+        connected(ports[0]) as it,
+    ):
+        await it.send(request("GET", "/", *OFFER) * 20)
+        assert {(await it.answer()).status for _ in range(20)} == {503}
 
 
 @pytest.mark.parametrize(
@@ -357,12 +358,15 @@ async def test_connect_is_refused() -> None:
 
 async def test_a_create_that_switches_leaves_its_outcome_to_be_asked_for() -> None:
     shared = SharedRedis(None)
-    async with origin(switching(echo)) as it, shared.client() as state:
-        async with distributers("express", shared.settings([it.port]), shared, 1) as ports:
-            async with connected(ports[0]) as client:
-                await client.send(request("POST", "/items/?item_id=7", *OFFER))
-                assert (await read_head(client.reader)).status == 101
-                await client.send(b"hello")
-                assert await read(client, 5) == b"hello"
-                assert await state.hkeys("distributer:claims") == [b"7"]
-                assert await state.hget("distributer:sticky", "7") == f"http://127.0.0.1:{it.port}".encode()
+    async with (
+        origin(switching(echo)) as it,
+        shared.client() as state,
+        distributers("express", shared.settings([it.port]), shared, 1) as ports,
+        connected(ports[0]) as client,
+    ):
+        await client.send(request("POST", "/items/?item_id=7", *OFFER))
+        assert (await read_head(client.reader)).status == 101
+        await client.send(b"hello")
+        assert await read(client, 5) == b"hello"
+        assert await state.hkeys("distributer:claims") == [b"7"]
+        assert await state.hget("distributer:sticky", "7") == f"http://127.0.0.1:{it.port}".encode()

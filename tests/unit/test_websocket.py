@@ -85,11 +85,12 @@ def test_a_close_frame_is_seen_when_it_is_whole(is_masked: bool, data: st.DataOb
     follower = FrameFollower(is_masked=is_masked)
     for part in cut(whole[:-1], data.draw(CUTS)):
         follower.follow(part)
-    assert not follower.is_closed
-    follower.follow(whole[-1:])
-    assert follower.is_closed
-    follower.follow(b"whatever comes behind it")
-    assert (follower.is_closed, follower.is_lost) == (True, False)
+    seen = [follower.is_closed]
+    for part in (whole[-1:], b"whatever comes behind it"):
+        follower.follow(part)
+        seen.append(follower.is_closed)
+    assert seen == [False, True, True]
+    assert not follower.is_lost
 
 
 @pytest.mark.parametrize(
