@@ -307,6 +307,8 @@ class ExpressProtocol(asyncio.Protocol):
     def _start_queued(self, exchange: Exchange) -> None:
         if self._current is exchange:
             exchange.start()
+            if self._incoming is exchange and not exchange.holds_back:
+                self.resume_reading()  # which was paused when it had to wait, before its body was complete
 
     def _take_behind_offer(self, data: bytes) -> None:
         """Take what has come behind a request that offers to switch. If the offer is not passed on, requests go on."""

@@ -124,6 +124,11 @@ class Exchange:
         """Whether all of the request has come."""
         return self._request_done
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether it has paused the reading of its body."""
+        return self._reading_paused
+
     # What doors call.
 
     def start(self) -> None:

@@ -205,7 +205,8 @@ async def test_the_backends_half_close_is_passed_on_and_the_client_may_still_sen
 
 
 async def test_an_end_that_is_gone_takes_the_other_with_it_and_the_connection_is_not_used_again() -> None:
-    async with front(switching(echo)) as (port, it):
+    # One connection at most: the tunnel's counts, until it is closed.
+    async with front(switching(echo), max_connections=1) as (port, it):
         async with connected(port) as client:
             assert (await switched(client)).status == 101
             client.leave()
@@ -301,6 +302,26 @@ async def test_behind_an_offer_that_the_backend_declines_requests_go_on(answer: 
     assert (it.connections, len(it.requests)) == (1, 5)
 
 
+async def test_more_requests_behind_a_declined_offer_than_are_kept_are_all_answered() -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def script(message: Message, _reader: object, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await go_on.wait()
+        writer.write(ok(message.body))
+
+    async with front(script) as (port, _), connected(port) as client:
+        await client.send(request("GET", "/", *OFFER))
+        await asyncio.wait_for(asked.wait(), 5)
+        bodies = [b"%d" % number * 2_000_000 for number in range(5)]
+        client.writer.transport.set_write_buffer_limits(high=0)
+        sending = asyncio.create_task(client.send(b"".join(request("PUT", "/", body=body) for body in bodies)))
+        await stands_still(client)
+        go_on.set()
+        assert [(await client.answer()).body for _ in range(6)] == [b"", *bodies]
+        await sending
+
+
 async def test_many_declined_offers_behind_each_other_are_answered_in_order() -> None:
     async def script(message: Message, _reader: object, writer: asyncio.StreamWriter) -> None:
         writer.write(ok(message.start.split(b" ")[1]))
@@ -326,6 +347,7 @@ async def test_requests_behind_an_offer_that_reached_no_backend_are_answered() -
         ((), SWITCH),
         (("Connection: Upgrade", "Upgrade: h2c"), SWITCH.replace(b" x", b" h2c")),
         (OFFER, SWITCH.replace(b" x", b" y")),
+        (OFFER, SWITCH.replace(b" x", b" y") + b"stolen"),
         (OFFER, SWITCH.replace(b" x", b" x, y")),
         (OFFER, SWITCH.replace(b"Upgrade: x\r\n", b"")),
         (OFFER, SWITCH.replace(b"Connection: Upgrade\r\n", b"")),
@@ -335,7 +357,7 @@ async def test_requests_behind_an_offer_that_reached_no_backend_are_answered() -
 async def test_a_101_that_was_not_asked_for_is_a_502_and_its_connection_closed(
     fields: tuple[str, ...], answer: bytes
 ) -> None:
-    async with front(replies(answer + b"stolen")) as (port, it), connected(port) as client:
+    async with front(replies(answer)) as (port, it), connected(port) as client:
         for turn in range(2):
             got = await client.ask(request("GET", "/", *fields))
             assert got.status == 502

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,12 +14,14 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Close, Frame, Opcode
 from websockets.http11 import Request, Response
+from websockets.protocol import Protocol, Side
 from websockets.typing import Subprotocol
 from websockets.utils import accept_key
 
 from tests.support.cluster import SharedRedis, distributers
-from tests.support.raw import ok, origin, read_message, replies
+from tests.support.raw import Message, Script, ok, origin, replies
 from tests.support.waiting import wait_until_async
 
 Act = Callable[[ServerConnection], Awaitable[None]]
@@ -295,6 +298,47 @@ async def test_a_silent_socket_is_closed_with_1001(door: str) -> None:
         assert (await seen(it))[0] == 1001
 
 
+def switching(lines: bytes, then: Script | None = None) -> Script:
+    """Script: answer a handshake with these lines, in which %b is the right Sec-WebSocket-Accept."""
+
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        key = (message.value("sec-websocket-key") or b"").decode()
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n")
+        writer.write(lines.replace(b"%b", accept_key(key).encode()) + b"\r\n")
+        if then is not None:
+            await then(message, reader, writer)
+        await reader.read()
+        writer.close()
+
+    return script
+
+
+async def test_a_backend_may_send_what_it_has_before_it_closes_in_return(door: str) -> None:
+    done = asyncio.Event()
+
+    async def finish(_message: object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        socket = Protocol(Side.SERVER)
+        while socket.close_rcvd is None:
+            socket.receive_data(await reader.read(65_536))
+        assert (socket.close_rcvd.code, socket.close_rcvd.reason) == (4321, "enough")
+        for _ in range(100):
+            writer.write(Frame(Opcode.BINARY, b"x" * 65_536).serialize(mask=False))
+            await writer.drain()
+        writer.write(Frame(Opcode.CLOSE, Close(4321, "").serialize()).serialize(mask=False))
+        await writer.drain()
+        assert await reader.read() == b""
+        done.set()
+
+    accepted = b"Sec-WebSocket-Accept: %b\r\n"
+    async with (
+        origin(switching(accepted, finish)) as it,
+        door_to(door, it.port) as url,
+        connect(url, compression=None) as socket,
+    ):
+        await socket.close(4321, "enough")
+        await asyncio.wait_for(done.wait(), 5)
+
+
 # What only the ASGI door must look at: there the handshake with the backend is our own.
 
 
@@ -316,17 +360,7 @@ async def test_a_refusal_with_a_long_body_keeps_its_status_alone() -> None:
     ],
 )
 async def test_a_handshake_that_is_wrong_is_a_502(lines: bytes) -> None:
-    async def wrong(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        message = await read_message(reader)
-        key = (message.value("sec-websocket-key") or b"").decode()
-        fields = lines.replace(b"%b", accept_key(key).encode())
-        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n")
-        writer.write(fields + b"\r\n")
-        await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(wrong, "127.0.0.1", 0)
-    async with server, door_to("asgi", server.sockets[0].getsockname()[1]) as url:
+    async with origin(switching(lines)) as it, door_to("asgi", it.port) as url:
         with pytest.raises(InvalidStatus) as refused:
             await connect(url, subprotocols=[Subprotocol("asked")])
         assert refused.value.response.status_code == 502

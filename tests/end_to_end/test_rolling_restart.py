@@ -291,7 +291,7 @@ async def test_sockets_that_echo_are_closed_with_1012_at_a_rolling_restart(redis
             assert await asyncio.to_thread(command.end) == 0
 
 
-async def test_a_socket_may_finish_by_itself_while_its_worker_drains(redis_url: str) -> None:
+async def test_a_socket_may_finish_by_itself_while_its_worker_drains_and_the_slot_is_kept(redis_url: str) -> None:
     async with echoing() as (backend, codes):
         port = free_port()
         with serve(port, redis_url, [backend]) as command:
@@ -309,8 +309,14 @@ async def test_a_socket_may_finish_by_itself_while_its_worker_drains(redis_url: 
                 for number in range(50):
                     await socket.send(str(number))
                     assert await socket.recv() == str(number)
+                (successor,) = set(command.workers) - {worker}
+                os.kill(successor, signal.SIGKILL)
+                await asyncio.to_thread(command.wait_for, "replica 1 ended (killed by SIGKILL); starting it again")
+                async with connect(f"ws://127.0.0.1:{port}/ws") as other:
+                    await other.send("x")
+                    assert await other.recv() == "x"
                 assert is_alive(worker)
                 assert DONE not in command.output
             await done(command)
-            assert codes == [1000]
+            assert codes == [1000, 1000]
             assert await asyncio.to_thread(command.end) == 0
