@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from backend.config import Settings
 from backend.model import Item
@@ -22,6 +23,8 @@ def create_app(settings: Settings) -> FastAPI:
     waits = [Depends(_wait(settings.latency_s))] if settings.latency_s else []
     app.include_router(_items(MemoryStore()), dependencies=waits)
     app.include_router(_ping(), dependencies=waits)
+    app.include_router(_events())
+    app.include_router(_echo())
     app.include_router(_healthz())
     return app
 
@@ -84,6 +87,45 @@ def _ping() -> APIRouter:
         # The listening socket's own port, so it is right however the server was started; None on a Unix socket.
         server = request.scope["server"]
         return {"port": server[1] if server else None}
+
+    return router
+
+
+def _events() -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/events")
+    async def events(
+        request: Request,
+        count: Annotated[int, Query(ge=0, le=1000)] = 5,
+        every_s: Annotated[float, Query(ge=0, le=60)] = 1.0,
+    ) -> StreamingResponse:
+        """Send count server-sent events, one every_s seconds after the other: `curl -N …/events`."""
+        server = request.scope["server"]
+
+        async def stream() -> AsyncIterator[str]:
+            for number in range(1, count + 1):
+                yield f'id: {number}\ndata: {{"port":{server[1] if server else "null"},"number":{number}}}\n\n'
+                if number < count:
+                    await asyncio.sleep(every_s)
+
+        return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+    return router
+
+
+def _echo() -> APIRouter:
+    router = APIRouter()
+
+    @router.websocket("/ws")
+    async def echo(websocket: WebSocket) -> None:
+        """Send each message back, until the client closes: `websockets ws://…/ws`."""
+        await websocket.accept()
+        while (message := await websocket.receive())["type"] == "websocket.receive":
+            if message.get("text") is not None:
+                await websocket.send_text(message["text"])
+            else:
+                await websocket.send_bytes(message["bytes"])
 
     return router
 

@@ -130,8 +130,18 @@ class Settings(BaseSettings):
     """How long an idle connection of a client is kept. Also the longest that a client may take nothing of its
     answer."""
 
+    tunnel_idle_timeout_s: Seconds = 3600.0
+    """How long a WebSocket, or a connection that has switched to another protocol, may carry nothing either way. An
+    hour, as HAProxy's manual has it: a browser cannot ping, and many a WebSocket is quiet for minutes. Peers that have
+    vanished are found much earlier, by TCP's own probes."""
+
     drain_timeout_s: Seconds = 30.0
-    """After SIGTERM: the longest that requests in flight may take to finish."""
+    """After SIGTERM: the longest that requests in flight may take to finish. Likewise tunnels: what is left then is
+    cut."""
+
+    tunnel_drain_s: float = Field(default=10.0, ge=0, le=86_400)
+    """After SIGTERM: how long WebSockets may go on by themselves. Then they are closed, with status 1012 (Service
+    Restart), at the latest 5 s before `drain_timeout_s` is over."""
 
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     """Whose X-Forwarded-* and Forwarded count: addresses and networks of the proxies in front, `unix` for all peers of

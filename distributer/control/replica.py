@@ -23,6 +23,7 @@ from distributer.doors.lifespan import OpenCore, running
 from distributer.errors import StartupError, StateError
 from distributer.forwarding.core import Answered, ForwardingCore, ForwardingOptions
 from distributer.forwarding.limits import NO_BOUND, ClientLimits, UpstreamLimits
+from distributer.forwarding.tunnel import CLOSE_WAIT_S
 from distributer.state.keys import Keys
 from distributer.state.redis_client import RedisRefusedError, client_of, ping, pool_of, redacted
 from distributer.state.redis_link import ClientLink, HotLink
@@ -149,6 +150,8 @@ def options_of(settings: Settings) -> ForwardingOptions:
             max_target_bytes=settings.max_target_bytes,
         ),
         claim_timeout_s=settings.claim_timeout_s,
+        tunnel_idle_timeout_s=settings.tunnel_idle_timeout_s,
+        tunnel_drain_s=max(0.0, min(settings.tunnel_drain_s, settings.drain_timeout_s - CLOSE_WAIT_S)),
         routing_headers=settings.routing_headers,
         origin=OriginRules(
             trusted=TrustedProxies(settings.trusted_proxies),

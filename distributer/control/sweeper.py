@@ -133,6 +133,9 @@ class _Question:
         if not self.status.done():
             self.status.set_result(self._seen)
 
+    def response_switched(self, rest: bytes) -> None:
+        raise ValueError("it switched to another protocol unasked")
+
     def response_flush(self) -> None: ...
 
     def upstream_failed(self, error: UpstreamError) -> None:

@@ -13,31 +13,32 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
-from typing import Any
 
 from distributer.doors.lifespan import CORE_KEY, OpenCore
+from distributer.doors.messages import ASGIApp, Message, Receive, Scope, Send
 from distributer.doors.peer import peer_of_scope
+from distributer.doors.websocket import Handshake, handshake_fields, new_key
 from distributer.errors import ClientError, DistributerError, RequestError
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.exchange import Exchange
 from distributer.forwarding.pace import BodyPace, body_too_slow
+from distributer.forwarding.tunnel import End
+from distributer.wire.forwarded import Origin
 from distributer.wire.head import Field, Framing, RequestHead, RequestSection, ResponseHead
 from distributer.wire.parser import HEAD_LIMITS, MAX_REMEMBERED_BYTES, HeadLimits
 from distributer.wire.problem import problem
-
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 WATCH_AFTER_S = 0.25
 """An exchange that takes longer is watched for the client's leaving. A watcher costs a task: short ones have none."""
 
 _VERSIONS = ("1.1", "2", "1.0", "3")
+_HTTP_SCHEMES = {b"ws": b"http", b"wss": b"https"}
+_EXPECT = frozenset({b"expect"})
+_EXPECT_AND_UPGRADE = frozenset({b"expect", b"upgrade"})
+"""What the server decides, and a protocol that is neither HTTP nor WebSocket, for which ASGI has no word."""
 _SERVER_FIELDS = frozenset({b"date", b"server"})
 _SERVER_FIELDS_AND_LENGTH = _SERVER_FIELDS | {b"content-length"}
 
@@ -61,16 +62,13 @@ class DistributerMiddleware:
             await self._forward(scope, receive, send)
         elif kind == "lifespan":
             await self._lifespan(scope, receive, send)
-        elif kind == "websocket" and self._forwards_all:
-            await receive()
-            await send({"type": "websocket.close", "code": 1011})
+        elif kind == "websocket" and (self._forwards_all or scope["path"].startswith(self._paths)):
+            await self._forward_websocket(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
-        core = self._core
-        if core is None:
-            raise RuntimeError("the server in front runs no lifespan: start it with lifespan on")
+        core = self._opened()
         peer = scope.get("client")
         client = peer[0].encode() if peer else b"unknown"
         try:
@@ -80,11 +78,29 @@ class DistributerMiddleware:
             core.refusals.note(error, client, None, core.clock.now)
             await _send_problem(send, error, answers_head=scope["method"] == "HEAD")
             return
-        peer, scheme = peer_of_scope(scope, receive, head.forwarded)
-        origin = core.origins.of(peer, scheme, scope["http_version"].encode())
         downstream = _AsgiDownstream(core, head, client)
-        exchange = Exchange(core, head, downstream, origin)
+        exchange = Exchange(core, head, downstream, _origin_of(core, scope, receive, head))
         await downstream.run(exchange, receive, send)
+
+    async def _forward_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        core = self._opened()
+        await receive()  # websocket.connect: the client waits
+        key = new_key()
+        request = {**scope, "method": "GET", "headers": handshake_fields(scope["headers"], key)}
+        try:
+            head = head_of(request, core.options.heads, left_out=_EXPECT)
+        except ClientError:
+            await send({"type": "websocket.close"})
+            return
+        can_reject = "websocket.http.response" in (scope.get("extensions") or {})
+        handshake = Handshake(key, scope["subprotocols"], can_reject=can_reject)
+        exchange = Exchange(core, head, handshake, _origin_of(core, scope, receive, head))
+        await handshake.run(exchange, receive, send)
+
+    def _opened(self) -> ForwardingCore:
+        if self._core is None:
+            raise RuntimeError("the server in front runs no lifespan: start it with lifespan on")
+        return self._core
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Open the core before the application starts, and close it after it has stopped."""
@@ -124,11 +140,18 @@ async def lifespan_only(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-def head_of(scope: Scope, limits: HeadLimits = HEAD_LIMITS) -> RequestHead:
+def _origin_of(core: ForwardingCore, scope: Scope, receive: Receive, head: RequestHead) -> Origin:
+    peer, scheme = peer_of_scope(scope, receive, head.forwarded)
+    return core.origins.of(peer, _HTTP_SCHEMES.get(scheme, scheme), scope["http_version"].encode())
+
+
+def head_of(
+    scope: Scope, limits: HeadLimits = HEAD_LIMITS, left_out: frozenset[bytes] = _EXPECT_AND_UPGRADE
+) -> RequestHead:
     """Read the head of an ASGI request. Raises ClientError."""
     raw_path: bytes = scope.get("raw_path") or scope["path"].encode("utf-8")
     query: bytes = scope["query_string"]
-    headers: list[Field] = [field for field in scope["headers"] if field[0] != b"expect"]
+    headers: list[Field] = [field for field in scope["headers"] if field[0] not in left_out]
     version = scope["http_version"]
     if version not in _VERSIONS:  # uvicorn hands on whatever stands in the request line
         raise ClientError(f"HTTP/{version}", 505, "HTTP version not supported")
@@ -303,6 +326,9 @@ class _AsgiDownstream:
 
     def finish(self, trailers: bytes = b"") -> None:
         self._push(None)
+
+    def switch(self, head: ResponseHead) -> tuple[End, bytes]:
+        raise ValueError("it switched to another protocol unasked")
 
     def abort(self, error: RequestError) -> None:
         if not self._started:

@@ -18,6 +18,8 @@ from distributer.doors.peer import peer_of
 from distributer.errors import ClientError, ConfigError, RequestError
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.exchange import Exchange
+from distributer.forwarding.limits import HIGH_WATER_BYTES
+from distributer.forwarding.tunnel import End, StreamEnd
 from distributer.wire.body import LAST_CHUNK, chunk, last_chunk
 from distributer.wire.head import Framing, RequestHead, ResponseHead, downstream_head
 from distributer.wire.parser import RequestParser
@@ -44,6 +46,7 @@ class ExpressProtocol(ClientConnection):
     __slots__ = (
         "_chunked",
         "_current",
+        "_early",
         "_incoming",
         "_is_held_back",
         "_is_paused",
@@ -75,6 +78,7 @@ class ExpressProtocol(ClientConnection):
         self._incoming: Exchange | None = None  # whose body is being read
         self._current: Exchange | None = None  # whose answer is being written
         self._queue: deque[Exchange] = deque()
+        self._early: bytearray | None = None  # what comes behind an offer to switch, until the backend has answered it
         self._unparsed = b""  # behind more requests than are read ahead
         self._out: list[bytes] = []
         self._started = b""  # the head of the answer that is being written
@@ -94,6 +98,9 @@ class ExpressProtocol(ClientConnection):
         if self._takes_no_more:
             self._heard()
             return
+        if self._early is not None:
+            self._keep(data)
+            return
         if len(data) > SLICE_BYTES or self._unparsed:
             self._parse_in_slices(self._unparsed + data)
         else:
@@ -108,6 +115,7 @@ class ExpressProtocol(ClientConnection):
         super().connection_lost(exc)
         current, self._current = self._current, None
         self._queue.clear()
+        self._early = None
         self._unparsed = b""
         self._incoming = None
         if current is not None:
@@ -165,6 +173,8 @@ class ExpressProtocol(ClientConnection):
         self._head_since = 0.0
         self._pace = None
         self._incoming = exchange = Exchange(self._core, head, self, self._origin)
+        if head.section.upgrade is not None:
+            self._early = bytearray()
         if self._current is None and not self._is_write_paused:
             self._current = exchange
             exchange.start()
@@ -222,6 +232,19 @@ class ExpressProtocol(ClientConnection):
         self._server_state.total_requests += 1
         self._next()
 
+    def switch(self, head: ResponseHead) -> tuple[End, bytes]:
+        transport, early = self._transport, self._early
+        assert transport is not None
+        assert early is not None
+        self._early = None
+        self._out.append(downstream_head(head, is_http11=True, keep_alive=True))
+        self.flush()
+        self._server_state.total_requests += 1
+        # The exchange stays the current one: this connection is in use until it is lost, of which its end tells us.
+        # Its time is the tunnel's.
+        self._core.wheel.forget(self)
+        return StreamEnd(transport, self, is_writable=not self._is_write_paused), bytes(early)
+
     def abort(self, error: RequestError) -> None:
         if self._transport is None:
             return
@@ -250,10 +273,9 @@ class ExpressProtocol(ClientConnection):
 
     def _parse(self, data: bytes) -> None:
         try:
-            # Behind an offer to change protocols, which nobody here takes up, requests go on.
             rest = self._parser.feed(data)
-            while rest:
-                rest = self._parser.feed(rest)
+            if rest:
+                self._keep(rest)
         except ClientError as error:
             self._reject(error)
 
@@ -262,6 +284,9 @@ class ExpressProtocol(ClientConnection):
         self._unparsed = b""
         at = 0
         while at < len(data) and not self._takes_no_more:
+            if self._early is not None:
+                self._keep(data[at:])
+                break
             if len(self._queue) >= MAX_QUEUED:
                 self._unparsed = data[at:]
                 break
@@ -270,6 +295,19 @@ class ExpressProtocol(ClientConnection):
             self._parse(data if size == len(data) else data[at : at + size])
             at += size
         self._update_reading()
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what has come behind an offer to switch: what it is hangs on the backend's answer."""
+        assert self._early is not None
+        self._early += data
+        self._update_reading()
+
+    def _take_early(self) -> None:
+        """Take what has come behind an offer that was declined: requests."""
+        early, self._early = self._early, None
+        self._update_reading()
+        if early and self._transport is not None:
+            self.data_received(bytes(early))
 
     def _body_goes_on(self, exchange: Exchange) -> None:
         # Until the backend has sent its 100, a client may wait for that.
@@ -281,7 +319,8 @@ class ExpressProtocol(ClientConnection):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        is_paused = not self._takes_no_more and bool(self._is_held_back or self._queue or self._unparsed)
+        holds_much = self._early is not None and len(self._early) > HIGH_WATER_BYTES
+        is_paused = not self._takes_no_more and bool(self._is_held_back or self._queue or self._unparsed or holds_much)
         if is_paused == self._is_paused:
             return
         self._is_paused = is_paused
@@ -326,6 +365,8 @@ class ExpressProtocol(ClientConnection):
             self._is_held_back = exchange.is_held_back
             # On the loop, not on the stack: a long queue of refused requests must not recurse.
             self._loop.call_soon(self._start_queued, exchange)
+        elif self._early is not None:
+            self._loop.call_soon(self._take_early)
         elif self._rejection is not None:
             self._say(self._rejection)
         elif self._core.is_draining:

@@ -40,6 +40,12 @@ class UpstreamUser(Protocol):
     def response_flush(self) -> None:
         """All that one read brought has been handed over."""
 
+    def response_switched(self, rest: bytes) -> None:
+        """Behind the 101 whose head was taken, the connection speaks another protocol; `rest` has come of it.
+
+        The user takes the connection over by `hand_over`. Raises ValueError if it does not want it.
+        """
+
     def upstream_failed(self, error: UpstreamError) -> None:
         """The answer will never be complete. The connection is no longer this user's."""
 
@@ -154,6 +160,15 @@ class UpstreamConnection:
         self.user = None
         self._close()
 
+    def hand_over(self) -> tuple[asyncio.Transport, bool]:
+        """Leave the transport to a tunnel, and say whether it takes bytes. It never returns to the pool.
+
+        The tunnel calls `connection_lost` in the end.
+        """
+        assert self._transport is not None
+        self.user = None
+        return self._transport, self._writable
+
     def check(self, now: float) -> None:
         """Fail if the backend has been silent for too long. A client that takes nothing is not the backend's fault."""
         if now < self.deadline or self.user is None or self._reading_paused:
@@ -180,7 +195,10 @@ class UpstreamConnection:
             return
         self._answered = True
         try:
-            self._parser.feed(data)
+            rest = self._parser.feed(data)
+            if rest is not None:
+                user.response_switched(rest)
+                return
         except ValueError as error:
             self._fail(UpstreamError(f"{self._pool.backend.url} sent a malformed answer: {error}", sent=True))
         if self.user is not None:

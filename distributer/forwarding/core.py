@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,9 +25,12 @@ from distributer.state.store import Store
 from distributer.wire.forwarded import OriginRules, Origins
 from distributer.wire.head import RequestHead
 from distributer.wire.parser import HEAD_LIMITS, HeadLimits
+from distributer.wire.websocket import SERVICE_RESTART
 
 UNREACHABLE_S = 1.0
 """How long a backend that refused a connection gets no new rotated requests from this replica."""
+
+TUNNEL_CHECK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,9 @@ class ForwardingOptions:
     rules: ItemRules = DEMO_RULES
     claim_timeout_s: float = 60.0
     """The longest that a create or a delete may take: the claims' deadline in Redis is a little later."""
+    tunnel_idle_timeout_s: float = 3600.0
+    tunnel_drain_s: float = 10.0
+    """How long into the drain WebSockets may go on, before they are closed."""
     routing_headers: bool = False
     heads: HeadLimits = HEAD_LIMITS
     origin: OriginRules = field(default_factory=OriginRules)
@@ -51,6 +58,16 @@ class Expiring(Protocol):
 
     def expire(self) -> None:
         """End now."""
+
+
+class Joined(Protocol):
+    """A tunnel."""
+
+    def check(self, now: float) -> None:
+        """End if silent for too long."""
+
+    def close(self, code: int) -> None:
+        """Close a WebSocket properly, with that status code; leave other protocols alone."""
 
 
 class Answered(Protocol):
@@ -89,6 +106,9 @@ class ForwardingCore:
         self.refusals = Refusals()
         self.wheel = Wheel(self.clock.now)
         self.claimed: set[Expiring] = set()
+        self.tunnels: set[Joined] = set()
+        self._close_tunnels_at = math.inf
+        self._next_tunnel_check = 0.0
         self._request_prefix = os.urandom(6).hex().encode()
         self._serial = 0
         self._pools: dict[str, BackendPool] = {}
@@ -123,6 +143,11 @@ class ForwardingCore:
         if self._unreachable and self._unreachable.pop(backend, None) is not None:
             self.ring = self.ring.with_down(backend, is_down=False)
 
+    def start_draining(self) -> None:
+        """Keep no client connection beyond its present request; WebSockets, `tunnel_drain_s` longer."""
+        self.is_draining = True
+        self._close_tunnels_at = self.clock.now + self.options.tunnel_drain_s
+
     async def close(self) -> None:
         """Cut all connections to the backends."""
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
@@ -136,3 +161,9 @@ class ForwardingCore:
             exchange.expire()
         self.wheel.turn(now)
         self.refusals.check(now)
+        if now >= self._next_tunnel_check:
+            self._next_tunnel_check = now + TUNNEL_CHECK_S
+            for tunnel in tuple(self.tunnels):
+                if now >= self._close_tunnels_at:
+                    tunnel.close(SERVICE_RESTART)
+                tunnel.check(now)

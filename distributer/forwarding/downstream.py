@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from distributer.errors import RequestError
+from distributer.forwarding.tunnel import End
 from distributer.wire.head import ResponseHead
 
 
@@ -26,6 +27,12 @@ class Downstream(Protocol):
     def finish(self, trailers: bytes = b"") -> None:
         """End the answer. `trailers`: its trailer section, serialised, of a client that takes them."""
 
+    def switch(self, head: ResponseHead) -> tuple[End, bytes]:
+        """Pass on a 101. Returns the client's end of the tunnel, and the bytes that have come behind the request.
+
+        Raises ValueError if the backend's 101 is wrong for what the client asked.
+        """
+
     def abort(self, error: RequestError) -> None:
         """Answer with the error, or cut the connection if an answer has begun: never a clean end."""
 
@@ -44,6 +51,10 @@ class Nobody:
     def write(self, data: bytes) -> None: ...
     def flush(self) -> None: ...
     def finish(self, trailers: bytes = b"") -> None: ...
+
+    def switch(self, head: ResponseHead) -> tuple[End, bytes]:
+        raise ValueError("nobody is left to speak another protocol")
+
     def abort(self, error: RequestError) -> None: ...
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...

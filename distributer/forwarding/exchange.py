@@ -40,6 +40,7 @@ from distributer.forwarding.held import HeldAnswer
 from distributer.forwarding.metrics import BackendMetrics
 from distributer.forwarding.pool import Waiter
 from distributer.forwarding.request_body import RequestBody
+from distributer.forwarding.tunnel import StreamEnd, Tunnel
 from distributer.model import Backend, ItemId, Outcome, Ticket
 from distributer.routing.item import FindOwner, Rotate, need_of
 from distributer.routing.route import Decision, Reason, Route, TakeTicket, choose_by_owner, choose_by_ticket
@@ -88,6 +89,7 @@ class Exchange:
         "_request_done",
         "_started_at",
         "_status",
+        "_switching",
         "_waiter",
         "body_bytes",
         "head",
@@ -123,6 +125,7 @@ class Exchange:
         self._reading_paused = False  # the client is held back: there is no connection yet, or the backend is slow
         self._started_at = 0.0
         self._status = 0
+        self._switching: ResponseHead | None = None
 
     def __repr__(self) -> str:
         return f"<Exchange {self.head.method!r} {self.head.target!r} {self.phase.name}>"
@@ -373,7 +376,10 @@ class Exchange:
 
     def response_started(self, head: ResponseHead) -> None:
         if head.status == 101:
-            raise ValueError("it switched to another protocol unasked")
+            if not head.switches_as_offered(self.head.upgrade):
+                raise ValueError("it switched to another protocol unasked")
+            self._switching = head
+            return
         if head.status < 200:
             if self.head.is_http11 and (head.status != 100 or self.head.expects_continue):
                 self._downstream.interim(head)
@@ -409,6 +415,24 @@ class Exchange:
         counts.answered(self._status, time.perf_counter() - self._started_at)
         self._end(self._status, is_failure=False)
         self._downstream.finish(trailers if trailers and self.head.takes_trailers else b"")
+
+    def response_switched(self, rest: bytes) -> None:
+        head, route, connection, core = self._switching, self.route, self._connection, self._core
+        assert head is not None
+        assert route is not None
+        assert connection is not None
+        assert self._counts is not None
+        if core.options.routing_headers:
+            head = head.with_fields(self.routing_fields, instead_of=_ROUTING_FIELDS)
+        client, early = self._downstream.switch(head)
+        self._connection = None
+        # A claim is not settled: what became of the item is said in the other protocol, if at all. It stays in doubt.
+        core.note_reached(route.backend)
+        self._counts.answered(head.status, time.perf_counter() - self._started_at)
+        self._end(head.status, is_failure=False)
+        transport, is_writable = connection.hand_over()
+        backend = StreamEnd(transport, connection, is_writable=is_writable)
+        Tunnel(core, client, backend, is_websocket=head.is_websocket).start(early, rest)
 
     def response_flush(self) -> None:
         if self.phase is _ANSWERING:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from distributer.errors import RequestError
 from distributer.forwarding.downstream import Downstream
+from distributer.forwarding.tunnel import End
 from distributer.wire.head import ResponseHead
 
 
@@ -55,6 +56,9 @@ class HeldAnswer:
             self._hold_back()
 
     def flush(self) -> None: ...
+
+    def switch(self, head: ResponseHead) -> tuple[End, bytes]:
+        raise ValueError("it switched to another protocol behind its answer")
 
     def finish(self, trailers: bytes = b"") -> None:
         self._trailers = trailers

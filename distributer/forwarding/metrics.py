@@ -56,6 +56,10 @@ class Metrics:
         "requests",
         "retries",
         "tickets_exchanged",
+        "tunnel_bytes_down",
+        "tunnel_bytes_up",
+        "tunnels",
+        "tunnels_open",
     )
 
     def __init__(self) -> None:
@@ -69,6 +73,12 @@ class Metrics:
         """Requests served without Redis."""
         self.retries = 0
         self.tickets_exchanged = 0
+        self.tunnels = 0
+        """Connections that have switched to another protocol, ever; of those, the ones that still stand."""
+        self.tunnels_open = 0
+        self.tunnel_bytes_up = 0
+        """Bytes that tunnels carried to the backends, and to the clients."""
+        self.tunnel_bytes_down = 0
         self.refusals: dict[int, int] = {}
         """Answers that distributer gave itself, by status: 408 for slow heads and bodies, 413 for large bodies …"""
 
@@ -92,6 +102,12 @@ class Metrics:
             "degraded": self.degraded,
             "retries": self.retries,
             "tickets_exchanged": self.tickets_exchanged,
+            "tunnels": {
+                "total": self.tunnels,
+                "open": self.tunnels_open,
+                "bytes_up": self.tunnel_bytes_up,
+                "bytes_down": self.tunnel_bytes_down,
+            },
             "refusals": {str(status): count for status, count in sorted(self.refusals.items())},
             "in_flight": sum(backend.in_flight for backend in self.backends.values()),
             "backends": {backend_id: backend.snapshot() for backend_id, backend in self.backends.items()},

@@ -14,7 +14,7 @@ def main() -> int:
     """Serve until told to stop; return the exit status."""
     order = take_order()
     config = uvicorn.Config(create_api(order.settings), ws="none", log_config=None, access_log=False)
-    ChildServer(config).run(sockets=[order.socket])
+    ChildServer(config, order.settings).run(sockets=[order.socket])
     return 0
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,6 +19,16 @@ from distributer import log
 from distributer.config import Settings
 
 READY_LINE = "ready"
+DRAIN_GRACE_S = 0.5
+"""How long a draining worker keeps idle connections, and for half of it takes new ones: clients that send meanwhile are
+answered `Connection: close`, rather than find their connection closed under their request."""
+KILL_MARGIN_S = 3.0
+"""How much longer than their drain may take children are waited for, before they are killed."""
+
+
+def longest_drain_s(settings: Settings) -> float:
+    """Say how long after SIGTERM a child that has not ended is killed."""
+    return settings.drain_timeout_s + DRAIN_GRACE_S + KILL_MARGIN_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,10 @@ def take_order() -> Order:
 class ChildServer(uvicorn.Server):
     """uvicorn's server, as a child: says when it is ready, ends with the supervisor, and with exit status 0."""
 
+    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+        super().__init__(config)
+        self._settings = settings
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         with contextlib.suppress(BrokenPipeError):  # the supervisor has gone meanwhile; standard input tells us next
@@ -62,3 +77,7 @@ class ChildServer(uvicorn.Server):
     def _supervisor_gone(self) -> None:
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         self.should_exit = True
+        # Nobody is left to kill it. A thread, not a timer of the loop: that may be what hangs.
+        limit = threading.Timer(longest_drain_s(self._settings), os._exit, (1,))
+        limit.daemon = True
+        limit.start()

@@ -172,6 +172,7 @@ class Demo:
             f"  for i in 1 2 3 4 5 6 7 8; do curl -s {url}/ping; echo; done",
             f"  curl -s '{url}/items/?item_id=7' -H 'content-type: application/json'"
             """ -d '{"name":"pen","price":1.5}'""",
+            f"  curl -N {url}/events      (server-sent events; a WebSocket that echoes is at ws://{host}:{ports.port}/ws)",
             f"  {self._redis_cli(settings)} HGETALL {settings.prefix}:sticky"
             f"      (without redis-cli: {_program()} redis-cli {cli} HGETALL {settings.prefix}:sticky)",
             "",

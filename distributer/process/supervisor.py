@@ -1,7 +1,9 @@
 """The supervisor: holds the listening sockets, lends them to worker processes, and replaces those that die.
 
     slot    VACANT ──start──► STARTING ──ready──► SERVING ──dies──► VACANT (started again, with backoff)
-                                                     └──stop──► DRAINING ──► gone
+                                                     ├──stop──► DRAINING ──► gone
+                                                     └──restart──► its successor STARTING ──ready──► SERVING
+                                                                   and it DRAINING ──► gone
 
 A slot's socket stays open whatever happens to its worker, so a connection that waits in its queue is served by the
 successor. Workers live in sessions of their own: Ctrl-C in a terminal reaches the supervisor alone, which tells them.
@@ -10,6 +12,7 @@ successor. Workers live in sessions of their own: Ctrl-C in a terminal reaches t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -17,25 +20,54 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from distributer.config import Settings, require_backends
 from distributer.control.replica import await_redis
 from distributer.errors import StartupError
-from distributer.process.child import READY_LINE
+from distributer.process.child import READY_LINE, longest_drain_s
 from distributer.process.sockets import SHARE_ONE_SOCKET, listen
-from distributer.process.worker import DRAIN_GRACE_S
 
 READY_TIMEOUT_S = 20.0
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
 STEADY_S = 5.0
-KILL_MARGIN_S = 3.0
-"""How much longer than their drain timeout workers are waited for, before they are killed."""
 
 log = logging.getLogger("distributer")
+
+
+class _Child:
+    """A child process, from its start to its end."""
+
+    def __init__(self, process: asyncio.subprocess.Process, slot_served: asyncio.Event) -> None:
+        self._process = process
+        self._slot_served = slot_served
+        self.ready = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.superseded = asyncio.Event()
+        """Another has its slot: its end is no longer the keeper's business."""
+        self.status = 0
+
+    async def watch(self, order: bytes) -> None:
+        """Hand it its order, and follow it to its end."""
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(order)
+        while line := await process.stdout.readline():
+            if line.decode().strip() == READY_LINE:
+                self.ready.set()
+                self._slot_served.set()
+        self.status = await process.wait()
+        self.ended.set()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, unless it has ended."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                self._process.send_signal(number)
 
 
 @dataclass(slots=True)
@@ -43,10 +75,12 @@ class _Slot:
     """A place for one child process: a worker, or the control plane."""
 
     name: str
+    title: str
     module: str
     socket: socket.socket
-    process: asyncio.subprocess.Process | None = None
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    child: _Child | None = None
+    served: asyncio.Event = field(default_factory=asyncio.Event)
+    """Some child of it has been ready."""
     delay_s: float = 0.0
 
 
@@ -63,6 +97,8 @@ class Supervisor:
         self._sockets: list[socket.socket] = []
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
+        self._restart = asyncio.Event()
+        self._children: dict[_Child, asyncio.Task[None]] = {}  # all that live, those that drain too
         self._keepers: list[asyncio.Task[None]] = []
 
     @property
@@ -76,6 +112,10 @@ class Supervisor:
             self._stop_now.set()
         self._stop.set()
 
+    def restart(self) -> None:
+        """Ask for a rolling restart: each child is replaced in its turn. Asked for within one, another follows it."""
+        self._restart.set()
+
     async def start(self) -> None:
         """Open the sockets, wait for Redis, start the children, and wait until all are ready. Raises StartupError."""
         settings = self._settings
@@ -83,12 +123,13 @@ class Supervisor:
         sockets = listen(settings.host, settings.port, settings.replicas, share=self._share_socket)
         self._sockets = list(dict.fromkeys(sockets))
         self._slots = [
-            _Slot(f"replica {number}", "distributer.process.worker", sock) for number, sock in enumerate(sockets, 1)
+            _Slot(f"replica {number}", f"replica {number} of {len(sockets)}", "distributer.process.worker", sock)
+            for number, sock in enumerate(sockets, 1)
         ]
         if settings.admin_port is not None:
             admin = listen(settings.admin_host, settings.admin_port, 1, setting="admin_port")[0]
             self._sockets.append(admin)
-            self._slots.append(_Slot("admin", "distributer.process.admin", admin))
+            self._slots.append(_Slot("admin", "the control plane", "distributer.process.admin", admin))
         waiting: asyncio.Task[Any] = asyncio.create_task(await_redis(settings, self._say))
         stopping: asyncio.Task[Any] = asyncio.create_task(self._stop.wait())
         await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -101,8 +142,12 @@ class Supervisor:
         await self._wait_ready()
 
     async def run(self) -> None:
-        """Wait for `interrupt`, then stop all."""
-        await self._stop.wait()
+        """Wait for `interrupt`, then stop all. Meanwhile, restart when asked to."""
+        while not self._stop.is_set():
+            await _first_of(self._stop, self._restart)
+            if self._restart.is_set():
+                self._restart.clear()
+                await self._replace_all()
         await self.stop()
 
     async def stop(self) -> None:
@@ -110,57 +155,55 @@ class Supervisor:
         self._stop.set()
         for sock in self._sockets:
             sock.close()
-        running = [slot.process for slot in self._slots if slot.process is not None]
-        if running:
+        if self._children:
             self._say(f"draining, for up to {self._settings.drain_timeout_s:g} s (again: at once)")
-        for process in running:
-            _signal(process, signal.SIGTERM)
-        ended: asyncio.Task[Any] = asyncio.create_task(self._all_ended(running))
+        for child in self._children:
+            child.signal(signal.SIGTERM)
+        ended: asyncio.Task[Any] = asyncio.create_task(self._all_ended())
         now: asyncio.Task[Any] = asyncio.create_task(self._stop_now.wait())
-        limit_s = self._settings.drain_timeout_s + DRAIN_GRACE_S + KILL_MARGIN_S
+        limit_s = longest_drain_s(self._settings)
         await asyncio.wait({ended, now}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
         now.cancel()
-        for process in running:
-            if process.returncode is None:
-                _signal(process, signal.SIGKILL)
+        for child in self._children:
+            child.signal(signal.SIGKILL)
         await ended
 
-    async def _all_ended(self, processes: Sequence[asyncio.subprocess.Process]) -> None:
-        for process in processes:
-            await process.wait()
+    async def _all_ended(self) -> None:
         await asyncio.gather(*self._keepers)
+        await asyncio.gather(*self._children.values())
 
     async def _wait_ready(self) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_S
         for slot in self._slots:
-            ready = asyncio.ensure_future(slot.ready.wait())
-            stopping = asyncio.ensure_future(self._stop.wait())
-            left_s = max(0.0, deadline - time.monotonic())
-            await asyncio.wait([ready, stopping], timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-            late = not ready.done() and not stopping.done()
-            ready.cancel()
-            stopping.cancel()
-            if late:
+            await _first_of(slot.served, self._stop, timeout_s=max(0.0, deadline - time.monotonic()))
+            if not slot.served.is_set() and not self._stop.is_set():
                 raise StartupError(f"{slot.name} was not ready within {READY_TIMEOUT_S:g} s")
 
     async def _keep(self, slot: _Slot) -> None:
         """Keep one slot occupied until the end."""
         while not self._stop.is_set():
             started_at = time.monotonic()
-            status = await self._occupy(slot)
+            child = slot.child
+            if child is None:
+                child = await self._start(slot)
+                if slot.child is not None:
+                    # A rolling restart has filled the slot meanwhile.
+                    child.signal(signal.SIGTERM)
+                    continue
+                slot.child = child
+            await _first_of(child.ended, child.superseded)
+            if slot.child is not child:
+                continue
+            slot.child = None
             if self._stop.is_set():
                 return
             lived_s = time.monotonic() - started_at
             slot.delay_s = FIRST_DELAY_S if lived_s >= STEADY_S else min(LONGEST_DELAY_S, max(0.05, slot.delay_s * 2))
-            log.warning("%s ended (%s); starting it again in %.2g s", slot.name, _manner(status), slot.delay_s)
-            try:
-                async with asyncio.timeout(slot.delay_s):
-                    await self._stop.wait()
-            except TimeoutError:
-                continue
+            log.warning("%s ended (%s); starting it again in %.2g s", slot.name, _manner(child.status), slot.delay_s)
+            await _first_of(self._stop, timeout_s=slot.delay_s)
 
-    async def _occupy(self, slot: _Slot) -> int:
-        """Start a child in the slot, and return how it ended."""
+    async def _start(self, slot: _Slot) -> _Child:
+        """Start a child for a slot."""
         descriptor = slot.socket.fileno()
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -172,27 +215,56 @@ class Supervisor:
             start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
-        slot.process = process
+        child = _Child(process, slot.served)
         if self._stop.is_set():
-            _signal(process, signal.SIGTERM)
-        assert process.stdin is not None
-        assert process.stdout is not None
+            child.signal(signal.SIGTERM)
         order = {"name": slot.name, "fd": descriptor, "settings": self._settings.model_dump(mode="json")}
-        process.stdin.write(json.dumps(order).encode() + b"\n")
-        while line := await process.stdout.readline():
-            if line.decode().strip() == READY_LINE:
-                slot.ready.set()
-        status = await process.wait()
-        slot.ready.clear()
-        slot.process = None
-        return status
+        self._children[child] = task = asyncio.create_task(child.watch(json.dumps(order).encode() + b"\n"))
+        task.add_done_callback(lambda _: self._children.pop(child))
+        return child
+
+    async def _replace_all(self) -> None:
+        """Replace one child after another. Given up at the first successor that does not serve."""
+        self._say(f"rolling restart of {len(self._slots)} processes")
+        for slot in self._slots:
+            if self._stop.is_set() or not await self._replace(slot):
+                return
+        self._say("rolling restart done")
+
+    async def _replace(self, slot: _Slot) -> bool:
+        """Replace one child: its successor takes connections from the same socket before it drains."""
+        successor = await self._start(slot)
+        await _first_of(successor.ready, successor.ended, self._stop, timeout_s=READY_TIMEOUT_S)
+        if self._stop.is_set():
+            return False
+        if not successor.ready.is_set():
+            how = _manner(successor.status) if successor.ended.is_set() else f"not ready within {READY_TIMEOUT_S:g} s"
+            log.error("the successor of %s failed (%s); the restart is given up, the old one goes on", slot.name, how)
+            await self._retire(successor)
+            return False
+        predecessor, slot.child = slot.child, successor
+        slot.delay_s = 0.0
+        if predecessor is not None:
+            predecessor.superseded.set()
+            await self._retire(predecessor)
+        self._say(f"{slot.title} replaced")
+        return True
+
+    async def _retire(self, child: _Child) -> None:
+        """Let a child drain, and kill it if that takes too long."""
+        child.signal(signal.SIGTERM)
+        await _first_of(child.ended, self._stop, timeout_s=longest_drain_s(self._settings))
+        if not self._stop.is_set():  # then all are waited for together
+            child.signal(signal.SIGKILL)
+            await child.ended.wait()
 
 
-def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    try:
-        process.send_signal(number)
-    except ProcessLookupError:
-        return  # it has ended meanwhile
+async def _first_of(*events: asyncio.Event, timeout_s: float | None = None) -> None:
+    """Wait until one of the events is set, or the time has passed."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
 
 
 def _manner(status: int) -> str:

@@ -17,14 +17,11 @@ from distributer.doors.asgi import DistributerMiddleware, lifespan_only
 from distributer.doors.express import ExpressProtocol
 from distributer.forwarding.core import ForwardingCore
 from distributer.heap import spare_the_collector
-from distributer.process.child import ChildServer, take_order
+from distributer.process.child import DRAIN_GRACE_S, ChildServer, take_order
 from distributer.process.descriptors import fitted, raise_limit
 
 FIRST_WAIT_S = 1.0
 """How long a worker waits for Redis before it serves degraded. The supervisor has waited before the first one."""
-DRAIN_GRACE_S = 0.5
-"""How long a draining worker goes on accepting and keeps idle connections: clients that send meanwhile are answered
-`Connection: close`, rather than find their connection closed under their request."""
 
 
 class _Server(ChildServer):
@@ -38,9 +35,13 @@ class _Server(ChildServer):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self.core is not None:
-            self.core.is_draining = True
+            self.core.start_draining()
         if not self.force_exit:
-            await asyncio.sleep(DRAIN_GRACE_S)
+            await asyncio.sleep(DRAIN_GRACE_S / 2)
+            for server in self.servers:
+                server.close()
+            # Of those who were accepted last, the requests are on their way.
+            await asyncio.sleep(DRAIN_GRACE_S / 2)
         await super().shutdown(sockets)
 
 
@@ -69,7 +70,8 @@ def main() -> int:
             server_header=False,
             date_header=False,
             timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
-        )
+        ),
+        settings,
     )
     server.run(sockets=[order.socket])
     return 0

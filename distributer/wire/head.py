@@ -53,7 +53,7 @@ class RequestSection:
 
     `lines` holds the end-to-end fields, serialised as they came. `request_id` is the client's if it is sound, else
     None. `forwarded` holds the fields of UNTRUSTED, with lower-case names: to be believed only from a trusted proxy.
-    `upgrade` is the protocols that the client offers to change to.
+    `upgrade` lists the protocols that are offered to the backend, None if there are none.
     """
 
     __slots__ = (
@@ -137,8 +137,8 @@ class RequestSection:
         if connection is not None:
             tokens = _tokens(connection)
             self.keep_alive = _keeps_alive(tokens, default=is_http11)
-            if is_http11 and b"upgrade" in tokens:
-                self.upgrade = offered
+            if offered is not None and b"upgrade" in tokens:
+                self.upgrade = self._offer(offered)
             kept = _without(kept, tokens - _NOT_NAMED_AWAY)
         self.lines = b"".join([b"%b\r\n" % line for line in kept])
 
@@ -146,6 +146,18 @@ class RequestSection:
     def of(cls, fields: Iterable[Field], *, is_http11: bool = True) -> RequestSection:
         """Read fields that a server in front has taken apart."""
         return cls(_serialised(fields), is_http11=is_http11)
+
+    def _offer(self, protocols: bytes) -> bytes | None:
+        """Read what is offered to the backend.
+
+        RFC 9110 section 7.8: in HTTP/1.0 it counts for nothing. An offer behind which a body follows is not passed on:
+        nobody needs it, and where the body ends would hang on the answer.
+        """
+        if not self.is_http11 or self.framing is not Framing.NONE:
+            return None
+        offered = [protocol.strip(b" \t") for protocol in protocols.split(b",")]
+        passed_on = [protocol for protocol in offered if protocol.partition(b"/")[0].lower() not in _NOT_OFFERED]
+        return b", ".join(passed_on) or None
 
     def _read_length(self, value: bytes) -> None:
         if self.framing is not Framing.NONE:
@@ -229,7 +241,7 @@ class RequestHead:
 
     @property
     def upgrade(self) -> bytes | None:
-        """The protocols that the client offers to change to."""
+        """The protocols that are offered to the backend."""
         return self.section.upgrade
 
     @property
@@ -273,6 +285,8 @@ def _with_field(raw: bytes, name: bytes, value: bytes) -> bytes:
     return CRLF.join([b"%b: %b" % (name, value), *lines])
 
 
+_NOT_OFFERED = frozenset({b"h2c", b"h2", b"http", b"tls", b""})
+"""Protocols in which further requests would go round the routing: HTTP again, or what hides it."""
 _NOT_NAMED_AWAY = PROTECTED | {b"close", b"keep-alive", b"upgrade", b"te", b"http2-settings", b""}
 _SPECIAL = frozenset(
     {
@@ -336,16 +350,29 @@ def upstream_head(head: RequestHead, authority: bytes, origin: Origin, request_i
 
 def _told(section: RequestSection, origin: Origin) -> bytes:
     """Put together what a backend is told with each request that has this section and comes from there."""
-    return b"%b%b%b%b" % (
+    connection = b""
+    if section.upgrade is not None:
+        connection = _upgrade_fields(section.upgrade, *([b"TE"] if section.takes_trailers else []))
+    elif section.takes_trailers:
+        connection = b"Connection: TE\r\n"
+    return b"%b%b%b%b%b" % (
         without_host(section.lines) if origin.rewrites_host else section.lines,
         origin.lines(section.host, section.forwarded, is_http11=section.is_http11),
         b"Transfer-Encoding: chunked\r\n" if section.framing is Framing.CHUNKED else b"",
-        b"Connection: TE\r\nTE: trailers\r\n" if section.takes_trailers else b"",
+        connection,
+        b"TE: trailers\r\n" if section.takes_trailers else b"",
     )
 
 
+def _upgrade_fields(protocols: bytes, *more: bytes) -> bytes:
+    return b"Connection: %b\r\nUpgrade: %b\r\n" % (b", ".join([b"Upgrade", *more]), protocols)
+
+
 class ResponseHead:
-    """A response's head: `lines` are the end-to-end fields, serialised as they came."""
+    """A response's head: `lines` are the end-to-end fields, serialised as they came.
+
+    `upgrade` lists the protocols to which a 101 switches, or those that a 426 asks for.
+    """
 
     __slots__ = (
         "_headers",
@@ -357,6 +384,7 @@ class ResponseHead:
         "lines",
         "reason",
         "status",
+        "upgrade",
     )
 
     def __init__(
@@ -380,11 +408,13 @@ class ResponseHead:
         self.reason = reason
         self.keep_alive = is_http11
         self.content_length = 0
+        self.upgrade: bytes | None = None
         self._headers: list[Field] | None = None
         self._lowered: tuple[frozenset[bytes], list[Field]] | None = None
         self._wire: bytes | None = None
         kept: list[bytes] = []
         connection: bytes | None = None
+        upgrade: bytes | None = None
         length: bytes | None = None
         chunked = False
         for line in section[:-2].split(CRLF) if section else ():
@@ -406,6 +436,8 @@ class ResponseHead:
                 chunked = True
             elif name == b"connection":
                 connection = value if connection is None else b"%b,%b" % (connection, value)
+            elif name == b"upgrade" and status in (101, 426):
+                upgrade = value if upgrade is None else b"%b, %b" % (upgrade, value)
         if chunked and length is not None:
             raise ValueError("both Content-Length and Transfer-Encoding")
         if length is not None:
@@ -415,6 +447,8 @@ class ResponseHead:
         if connection is not None:
             tokens = _tokens(connection)
             self.keep_alive = _keeps_alive(tokens, default=is_http11)
+            if b"upgrade" in tokens:
+                self.upgrade = upgrade
             kept = _without(kept, tokens - _NOT_NAMED_AWAY)
         self.lines = b"".join([b"%b\r\n" % line for line in kept])
         if answers_head or status in (204, 304) or status < 200:
@@ -444,6 +478,15 @@ class ResponseHead:
         return cls(status, reason, _serialised(fields), is_http11=is_http11, answers_head=answers_head)
 
     @property
+    def is_websocket(self) -> bool:
+        """Whether it speaks of WebSocket, and of nothing else."""
+        return self.upgrade is not None and _tokens(self.upgrade) == {b"websocket"}
+
+    def switches_as_offered(self, offer: bytes | None) -> bool:
+        """Whether this 101 switches to protocols of an offer, and to none that is not in it."""
+        return self.upgrade is not None and offer is not None and _tokens(self.upgrade) <= _tokens(offer)
+
+    @property
     def headers(self) -> list[Field]:
         """The end-to-end fields as pairs, in their order and spelling."""
         headers = self._headers
@@ -466,7 +509,7 @@ class ResponseHead:
     def with_fields(self, fields: Iterable[Field], *, instead_of: frozenset[bytes]) -> ResponseHead:
         """Return the head with these fields behind its own, less those of the names given in lower case."""
         head = ResponseHead.__new__(ResponseHead)
-        for name in ("status", "reason", "framing", "content_length", "keep_alive"):
+        for name in ("status", "reason", "framing", "content_length", "keep_alive", "upgrade"):
             setattr(head, name, getattr(self, name))
         kept = [line for line in self.lines.split(CRLF)[:-1] if line.partition(b":")[0].lower() not in instead_of]
         head.lines = b"".join([b"%b\r\n" % line for line in kept]) + _serialised(fields)
@@ -496,10 +539,11 @@ def _wire(head: ResponseHead, is_http11: bool, keep_alive: bool) -> bytes:
         connection = b"Connection: close\r\n"
     elif not is_http11:
         connection = b"Connection: keep-alive\r\n"
-    return b"HTTP/1.1 %d %b\r\n%b%b%b\r\n" % (
+    return b"HTTP/1.1 %d %b\r\n%b%b%b%b\r\n" % (
         head.status,
         head.reason,
         head.lines,
+        b"" if head.upgrade is None else _upgrade_fields(head.upgrade),
         b"Transfer-Encoding: chunked\r\n" if head.framing >= Framing.CHUNKED and is_http11 else b"",
         connection,
     )

@@ -316,6 +316,20 @@ async def test_pipelined_requests_are_answered_in_their_order(front: Front) -> N
     assert answers == [f"/{n}{'body' if n % 2 else ''}".encode() for n in range(20)]
 
 
+@pytest.mark.parametrize("size", [40_000, 400_000])
+async def test_pipelined_requests_with_bodies_that_come_in_pieces_are_answered_in_their_order(
+    front: Front, size: int
+) -> None:
+    async def script(message: Message, _reader: object, writer: asyncio.StreamWriter) -> None:
+        writer.write(ok(message.body[:1]))
+
+    async with front(script) as (port, _), connected(port) as client:
+        raw = b"".join(request("PUT", "/", body=b"%d" % number * size) for number in range(10))
+        sending = asyncio.create_task(client.send(raw))
+        assert [(await client.answer()).body for _ in range(10)] == [b"%d" % number for number in range(10)]
+        await sending
+
+
 async def test_a_client_that_leaves_frees_the_backends_connection(front: Front) -> None:
     asked, gone = asyncio.Event(), asyncio.Event()
 

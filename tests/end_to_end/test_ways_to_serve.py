@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import pytest
 import redis
+from websockets.asyncio.client import connect
 
 from backend.servers import BackendServers
 from tests.support.ports import free_port, free_port_row
 from tests.support.processes import Command, serve
-from tests.support.raw import Message, ask, request
+from tests.support.raw import Message, ask, connected, request
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
@@ -99,6 +100,23 @@ async def test_a_failed_create_binds_nothing(site: Site, redis_servers: Callable
     assert (await site.ask("POST", "/items/?item_id=12", b'{"name":"no price"}')).status == 422
     with redis.Redis.from_url(redis_servers("valkey").url) as client:
         assert client.hgetall("distributer:sticky") == {}
+
+
+async def test_a_websocket_echoes_until_it_is_closed(site: Site) -> None:
+    async with connect(f"ws://127.0.0.1:{site.port}/ws") as socket:
+        for message in ("hello", b"bytes", "x" * 100_000):
+            await socket.send(message)
+            assert await socket.recv() == message
+        await socket.close(4000, "enough")
+        assert (socket.close_code, socket.close_reason) == (4000, "enough")
+
+
+async def test_an_event_arrives_while_the_backend_holds_the_next_one_back(site: Site) -> None:
+    async with connected(site.port) as client:
+        await client.send(request("GET", "/events?count=2&every_s=60"))
+        async with asyncio.timeout(10):
+            assert b"text/event-stream" in await client.reader.readuntil(b"\r\n\r\n")
+            assert b'"number":1}' in await client.reader.readuntil(b"\n\n")
 
 
 def test_with_nothing_configured_the_application_takes_the_demos_backends(

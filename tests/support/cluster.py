@@ -57,7 +57,7 @@ async def served(*apps: Any, **options: Any) -> AsyncIterator[list[int]]:
 @asynccontextmanager
 async def served_on(sockets: Sequence[socket.socket], apps: Sequence[Any], **options: Any) -> AsyncIterator[None]:
     """Serve each ASGI application with uvicorn on a bound socket."""
-    options = {"log_config": None, "access_log": False, "ws": "none", "timeout_graceful_shutdown": 1, **options}
+    options = {"log_config": None, "access_log": False, "timeout_graceful_shutdown": 1, **options}
     servers = [_Server(uvicorn.Config(app, **options)) for app in apps]
     tasks = [asyncio.create_task(server.serve(sockets=[sock])) for server, sock in zip(servers, sockets, strict=True)]
 

@@ -104,11 +104,17 @@ class Command:
 
 
 def serve(
-    port: int, redis_url: str, backends: Sequence[int], *flags: str, program: Sequence[str] = ("-m", "distributer")
+    port: int,
+    redis_url: str,
+    backends: Sequence[int],
+    *flags: str,
+    program: Sequence[str] = ("-m", "distributer"),
+    environment: Mapping[str, str] | None = None,
 ) -> Command:
     """Start `distributer serve`, and wait until it serves."""
     urls = [flag for backend in backends for flag in ("--backend", f"http://127.0.0.1:{backend}")]
-    command = Command(*program, "serve", "--port", str(port), "--redis", redis_url, *urls, *flags)
+    arguments = ("serve", "--port", str(port), "--redis", redis_url, *urls, *flags)
+    command = Command(*program, *arguments, environment=environment)
     try:
         command.wait_for("serving on")
     except BaseException:

@@ -47,6 +47,12 @@ async def test_a_second_create_is_refused_and_leaves_the_first_item(client: http
     assert (await client.get("/items/7")).json() == PEN
 
 
+async def test_events_are_sent_one_after_the_other(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/events", params={"count": 2, "every_s": 0})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.text == 'id: 1\ndata: {"port":8123,"number":1}\n\nid: 2\ndata: {"port":8123,"number":2}\n\n'
+
+
 async def test_one_of_many_concurrent_creates_succeeds() -> None:
     # The latency lets all of them arrive before the first one acts.
     async with client_of(Settings(latency_s=0.001)) as client:

@@ -17,6 +17,7 @@ from distributer.forwarding.metrics import BackendMetrics, Metrics
 from distributer.forwarding.pace import MIN_BODY_BYTES, BodyPace
 from distributer.forwarding.pool import BackendPool
 from distributer.forwarding.refusals import LINES_PER_SPAN, SPAN_S, Refusals
+from distributer.forwarding.tunnel import End
 from distributer.log import Limiter
 from distributer.model import Backend
 from distributer.wire.head import RequestHead, RequestSection, ResponseHead
@@ -208,6 +209,9 @@ class Client:
 
     def flush(self) -> None:
         self.events.append("flush")
+
+    def switch(self, head: ResponseHead) -> tuple[End, bytes]:
+        raise AssertionError("a held answer never switches")
 
     def finish(self, trailers: bytes = b"") -> None:
         self.events.append("finish")

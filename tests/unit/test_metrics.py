@@ -68,6 +68,7 @@ def test_a_snapshot_is_json_and_does_not_change_with_the_counters() -> None:
     metrics = Metrics()
     metrics.client_connections, metrics.connections_refused = 6, 7
     metrics.requests, metrics.degraded, metrics.retries, metrics.tickets_exchanged = 5, 1, 2, 3
+    metrics.tunnels, metrics.tunnels_open, metrics.tunnel_bytes_up, metrics.tunnel_bytes_down = 3, 2, 10, 20
     for status in (503, 404, 503):
         metrics.refused(status)
     first, second = metrics.backend("127.0.0.1:8000"), metrics.backend("127.0.0.1:8001")
@@ -84,6 +85,7 @@ def test_a_snapshot_is_json_and_does_not_change_with_the_counters() -> None:
         "degraded": 1,
         "retries": 2,
         "tickets_exchanged": 3,
+        "tunnels": {"total": 3, "open": 2, "bytes_up": 10, "bytes_down": 20},
         "refusals": {"404": 1, "503": 2},
         "in_flight": 3,
         "backends": {

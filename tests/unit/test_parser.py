@@ -66,7 +66,7 @@ def requests(parts: Iterable[bytes]) -> list[Event]:
 
 
 def responses(parts: Iterable[bytes], *, answers_head: bool = False) -> list[Event]:
-    """Parse what comes from a backend; an error is the last event."""
+    """Parse what comes from a backend; an error, and what is behind a 101, are the last event."""
     sink = Sink()
     parser = ResponseParser(sink)
     parser.expect(answers_head=answers_head)
