@@ -36,17 +36,11 @@ def draw(plan: Plan, results: Results, cells: Sequence[Cell], path: Path) -> Non
         grid = figure.subplots(len(charts), 2, squeeze=False, height_ratios=heights)
         for (left, right), (cell, rows) in zip(grid, charts, strict=True):
             what = f"{cell.scenario.name}, {cell.connections} connections"
+            rates = [(peer, row.requests_per_s) for peer, row in rows]
+            times = [(peer, row.cpu_us_per_request) for peer, row in rows]
             for axes, caption, bars in (
-                (
-                    left,
-                    f"{what}: requests a second (more is better)",
-                    [(peer, row.requests_per_s) for peer, row in rows],
-                ),
-                (
-                    right,
-                    f"{what}: CPU us for one (less is better)",
-                    [(peer, row.cpu_us_per_request) for peer, row in rows],
-                ),
+                (left, f"{what}: requests/s (more is better)", rates),
+                (right, "CPU us for a request (less is better)", times),
             ):
                 shown = [(peer, value) for peer, value in bars if value is not None]
                 axes.set_title(caption, fontsize=9, loc="left")
@@ -58,7 +52,8 @@ def draw(plan: Plan, results: Results, cells: Sequence[Cell], path: Path) -> Non
                     error_kw={"elinewidth": 0.8, "ecolor": "#444444"},
                 )
                 for place, (_, value) in enumerate(shown):
-                    axes.text(value.high, place, f"  {number(value.median)}", va="center", fontsize=8)
+                    end = (value.high, place)
+                    axes.annotate(number(value.median), end, (4, 0), textcoords="offset points", va="center", size=8)
                 axes.invert_yaxis()
                 axes.set_xlim(0, 1.18 * max(value.high for _, value in shown))
                 axes.set_xticks([])

@@ -15,6 +15,10 @@ ratio are narrower than those of what it is made of when the machine was busy. "
 the proxy used: below {goals.SATURATED:.0%}, requests a second tell of the load side, or of others who use the machine,
 and only the CPU time tells of the proxy."""
 
+JUDGING = """\
+One core each, all features on, the rotation shared. Judged by requests a second where both used up their core, else by
+CPU time for a request. A ratio says how many times as good as the other ours is."""
+
 
 def page(plan: Plan, results: Results, facts: Mapping[str, str], plot: str | None = None) -> str:
     """Write the whole page; `plot` is the path of a picture, as seen from the page."""
@@ -54,10 +58,7 @@ def _goals(plan: Plan, results: Results) -> Iterator[str]:
     ]
     if verdicts:
         yield "## Goals"
-        yield (
-            "One core each, all features on, the rotation shared. Judged by requests a second where both used up their "
-            "core, else by CPU time for a request."
-        )
+        yield JUDGING
         yield goals.table_of(verdicts)
 
 
