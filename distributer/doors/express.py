@@ -138,6 +138,7 @@ class ExpressProtocol(ClientConnection):
 
     def shutdown(self) -> None:
         """Take no further requests; close when the one under way is answered, at once when there is none."""
+        self._core.start_draining()
         self._keep_alive = False
         if self._current is None:
             self._end()

@@ -145,8 +145,9 @@ class ForwardingCore:
 
     def start_draining(self) -> None:
         """Keep no client connection beyond its present request; WebSockets, `tunnel_drain_s` longer."""
-        self.is_draining = True
-        self._close_tunnels_at = self.clock.now + self.options.tunnel_drain_s
+        if not self.is_draining:
+            self.is_draining = True
+            self._close_tunnels_at = self.clock.now + self.options.tunnel_drain_s
 
     async def close(self) -> None:
         """Cut all connections to the backends."""

@@ -297,6 +297,17 @@ async def test_a_silent_socket_is_closed_with_1001(door: str) -> None:
         assert (await seen(it))[0] == 1001
 
 
+# What only the ASGI door must look at: there the handshake with the backend is our own.
+
+
+async def test_a_refusal_with_a_long_body_keeps_its_status_alone() -> None:
+    answer = ok(b"x" * 500_000).replace(b"200 OK", b"403 Forbidden")
+    async with origin(replies(answer)) as it, door_to("asgi", it.port) as url:
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(url)
+        assert (refused.value.response.status_code, refused.value.response.body) == (403, b"")
+
+
 def switching(lines: bytes, then: Script | None = None) -> Script:
     """Script: answer a handshake with these lines, in which %b is the right Sec-WebSocket-Accept."""
 
@@ -312,7 +323,7 @@ def switching(lines: bytes, then: Script | None = None) -> Script:
     return script
 
 
-async def test_a_backend_may_send_what_it_has_before_it_closes_in_return(door: str) -> None:
+async def test_a_backend_may_send_what_it_has_before_it_closes_in_return() -> None:
     done = asyncio.Event()
 
     async def finish(_message: object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -331,22 +342,11 @@ async def test_a_backend_may_send_what_it_has_before_it_closes_in_return(door: s
     accepted = b"Sec-WebSocket-Accept: %b\r\n"
     async with (
         origin(switching(accepted, finish)) as it,
-        door_to(door, it.port) as url,
+        door_to("asgi", it.port) as url,
         connect(url, compression=None) as socket,
     ):
         await socket.close(4321, "enough")
         await asyncio.wait_for(done.wait(), 5)
-
-
-# What only the ASGI door must look at: there the handshake with the backend is our own.
-
-
-async def test_a_refusal_with_a_long_body_keeps_its_status_alone() -> None:
-    answer = ok(b"x" * 500_000).replace(b"200 OK", b"403 Forbidden")
-    async with origin(replies(answer)) as it, door_to("asgi", it.port) as url:
-        with pytest.raises(InvalidStatus) as refused:
-            await connect(url)
-        assert (refused.value.response.status_code, refused.value.response.body) == (403, b"")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from websockets.exceptions import ConnectionClosed
 
 from distributer.config import Settings
 from tests.end_to_end.test_serve import PROGRAMS
+from tests.end_to_end.test_ways_to_serve import EXPRESS
 from tests.support.load import Result, load, quick_backends
 from tests.support.ports import free_port
 from tests.support.processes import Command, clean, is_alive, serve
@@ -320,3 +321,25 @@ async def test_a_socket_may_finish_by_itself_while_its_worker_drains_and_the_slo
             await done(command)
             assert codes == [1000, 1000]
             assert await asyncio.to_thread(command.end) == 0
+
+
+@pytest.mark.parametrize("flags", [(), EXPRESS], ids=["the ASGI door", "the express door"])
+async def test_a_socket_is_closed_with_1012_when_uvicorn_stops(redis_url: str, flags: tuple[str, ...]) -> None:
+    async with echoing() as (backend, codes):
+        environment = {
+            "DISTRIBUTER_REDIS": redis_url,
+            "DISTRIBUTER_BACKENDS": f"http://127.0.0.1:{backend}",
+            "DISTRIBUTER_TUNNEL_DRAIN_S": "0",
+        }
+        port = free_port()
+        arguments = ("-m", "uvicorn", "distributer.app:app", "--port", str(port), *flags)
+        with Command(*arguments, environment=environment) as command:
+            await asyncio.to_thread(command.wait_for_port, port)
+            async with connect(f"ws://127.0.0.1:{port}/ws") as socket:
+                command.send(signal.SIGTERM)
+                async with asyncio.timeout(10):
+                    await socket.wait_closed()
+                assert socket.close_code == 1012
+            await asyncio.to_thread(command.end)
+            assert "Traceback" not in command.output
+            assert codes == [1012]

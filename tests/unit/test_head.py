@@ -518,3 +518,59 @@ def test_a_problem_before_there_is_a_request_has_no_request_id() -> None:
 def test_a_problem_tells_how_its_request_was_routed_where_that_is_known() -> None:
     head, _ = problem(Unroutable("nobody is up"), ID, [(b"X-Distributer-Route", b"sticky")])
     assert head.headers[-1] == (b"X-Distributer-Route", b"sticky")
+
+
+# Upgrades.
+
+CONNECTION = (b"Connection", b"Upgrade")
+
+
+@pytest.mark.parametrize(
+    ("headers", "offer"),
+    [
+        ([CONNECTION, (b"Upgrade", b"websocket")], b"websocket"),
+        ([(b"upgrade", b"a/1 ,"), (b"connection", b"x,\tUPGRADE"), (b"Upgrade", b"B")], b"a/1, B"),
+        ([CONNECTION, (b"Upgrade", b"h2c, H2C/1, HTTP/2.0, tls/1.2, x")], b"x"),
+        ([CONNECTION, (b"Upgrade", b"h2c")], None),
+        ([CONNECTION], None),
+        ([(b"Upgrade", b"x")], None),
+        ([(b"Connection", b"keep-alive"), (b"Upgrade", b"x")], None),
+        ([CONNECTION, (b"Upgrade", b"x"), (b"Content-Length", b"1")], None),
+        ([CONNECTION, (b"Upgrade", b"x"), (b"Transfer-Encoding", b"chunked")], None),
+    ],
+)
+def test_what_a_request_offers_is_offered_to_the_backend(headers: list[Field], offer: bytes | None) -> None:
+    head = request(*headers)
+    assert head.upgrade == offer
+    lines = upstream_head(head, b"backend", ORIGIN, b"id").split(b"\r\n")
+    sent = [line for line in lines if line.lower().startswith((b"connection:", b"upgrade:"))]
+    assert sent == ([] if offer is None else [b"Connection: Upgrade", b"Upgrade: " + offer])
+
+
+def test_an_http_1_0_client_offers_nothing() -> None:
+    assert request(CONNECTION, (b"Upgrade", b"x"), is_http11=False).upgrade is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "offer", "is_as_offered"),
+    [
+        ([CONNECTION, (b"Upgrade", b"x")], b"x", True),
+        ([CONNECTION, (b"Upgrade", b"X")], b"y, x", True),
+        ([CONNECTION, (b"Upgrade", b"x"), (b"Upgrade", b"y")], b"x, y", True),
+        ([CONNECTION, (b"Upgrade", b"x, y")], b"x", False),
+        ([CONNECTION, (b"Upgrade", b"x")], None, False),
+        ([CONNECTION], b"x", False),
+        ([(b"Upgrade", b"x")], b"x", False),
+    ],
+)
+def test_a_101_is_taken_when_it_is_for_what_was_offered(
+    headers: list[Field], offer: bytes | None, is_as_offered: bool
+) -> None:
+    assert response(101, *headers).switches_as_offered(offer) is is_as_offered
+
+
+def test_a_101_and_a_426_name_their_protocols_to_the_client_and_other_answers_do_not() -> None:
+    fields = b"Connection: Upgrade\r\nUpgrade: x\r\n"
+    for status in (101, 200, 426):
+        head = response(status, CONNECTION, (b"Upgrade", b"x"), LENGTH)
+        assert (fields in downstream_head(head, is_http11=True, keep_alive=True)) is (status != 200)
