@@ -20,4 +20,4 @@ bench:  ## this machine's comparison with other proxies
 	@scripts/bench
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-compiled dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -47,15 +47,23 @@ def _cell(scenario: str, connections: int = 64) -> Cell:
     return Cell(SCENARIOS[scenario], connections)
 
 
+def _of_express(peer: str) -> tuple[Goal, ...]:
+    return (
+        Goal(peer, "nginx-lua-redis", 1.3, _cell("ping")),
+        Goal(peer, "nginx-lua-redis", 1.3, _cell("read")),
+        Goal(peer, "nginx-lua-redis", 1.0, _cell("ping", 1), is_latency=True),
+        Goal(peer, "nginx", 0.7, _cell("ping")),
+        Goal(peer, "envoy", 2.0, _cell("ping")),
+        Goal(peer, "envoy", 1.0, _cell("download-1m")),
+        Goal(peer, "envoy", 1.0, _cell("upload-1m")),
+        Goal(peer, "aiohttp", 5.0, _cell("ping")),
+    )
+
+
 GOALS = (
-    Goal("express", "nginx-lua-redis", 1.3, _cell("ping")),
-    Goal("express", "nginx-lua-redis", 1.3, _cell("read")),
-    Goal("express", "nginx-lua-redis", 1.0, _cell("ping", 1), is_latency=True),
-    Goal("express", "nginx", 0.7, _cell("ping")),
-    Goal("express", "envoy", 2.0, _cell("ping")),
-    Goal("express", "envoy", 1.0, _cell("download-1m")),
-    Goal("express", "envoy", 1.0, _cell("upload-1m")),
-    Goal("express", "aiohttp", 5.0, _cell("ping")),
+    *_of_express("express-compiled"),
+    Goal("asgi-compiled", "aiohttp", 3.0, _cell("ping")),
+    *_of_express("express"),
     Goal("asgi", "aiohttp", 3.0, _cell("ping")),
 )
 

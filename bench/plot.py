@@ -48,7 +48,7 @@ def draw(plan: Plan, results: Results, cells: Sequence[Cell], path: Path) -> Non
                     [peer.name for peer, _ in shown],
                     [value.median for _, value in shown],
                     xerr=[[v.median - v.low for _, v in shown], [v.high - v.median for _, v in shown]],
-                    color=[OURS if peer.launch in (doors.express, doors.asgi) else THEIRS for peer, _ in shown],
+                    color=[OURS if peer.launch in doors.OURS else THEIRS for peer, _ in shown],
                     error_kw={"elinewidth": 0.8, "ecolor": "#444444"},
                 )
                 for place, (_, value) in enumerate(shown):

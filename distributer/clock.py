@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from email.utils import formatdate
 
 TICK_S = 0.1
 """The resolution of every timeout kept here. uvicorn's own main loop wakes up as often."""
@@ -17,13 +18,17 @@ TICK_S = 0.1
 class Clock:
     """Coarse monotonic time, in seconds. `tick` moves it on and calls the watchers; tests call it by hand."""
 
-    __slots__ = ("_handle", "_source", "_watchers", "now")
+    __slots__ = ("_date_of", "_handle", "_source", "_watchers", "date", "now")
 
     def __init__(self, source: Callable[[], float] = time.monotonic) -> None:
         self._source = source
         self._watchers: list[Callable[[float], None]] = []
         self._handle: asyncio.TimerHandle | None = None
         self.now = source()
+        self._date_of = 0
+        self.date = b""
+        """The time of day, to the second, as a Date field has it (RFC 9110 section 5.6.7)."""
+        self._set_date()
 
     def watch(self, watcher: Callable[[float], None]) -> None:
         """Call watcher with the time, in seconds, on each tick."""
@@ -32,8 +37,15 @@ class Clock:
     def tick(self) -> None:
         """Move the clock on."""
         self.now = now = self._source()
+        self._set_date()
         for watcher in self._watchers:
             watcher(now)
+
+    def _set_date(self) -> None:
+        second = int(time.time())
+        if second != self._date_of:
+            self._date_of = second
+            self.date = formatdate(second, usegmt=True).encode()
 
     def start(self) -> None:
         """Tick every TICK_S seconds on the running loop, until `stop`."""

@@ -10,7 +10,19 @@ PEERS = {
     for peer in (
         Peer("direct", "no proxy: the load asks one backend: what the load side can do", None, scales=False),
         Peer("express", "distributer serve", doors.express, tickets_key=doors.TICKETS_KEY),
+        Peer(
+            "express-compiled",
+            "the same, its hot path compiled by scripts/compile",
+            doors.express_compiled,
+            tickets_key=doors.TICKETS_KEY,
+        ),
         Peer("asgi", "distributer.app under uvicorn", doors.asgi, tickets_key=doors.TICKETS_KEY),
+        Peer(
+            "asgi-compiled",
+            "the same, its hot path compiled by scripts/compile",
+            doors.asgi_compiled,
+            tickets_key=doors.TICKETS_KEY,
+        ),
         Peer("nginx", "nginx, round robin", servers.nginx),
         Peer("haproxy", "HAProxy, round robin, http-reuse always", servers.haproxy),
         Peer(

@@ -214,7 +214,8 @@ class ExpressProtocol(ClientConnection):
             and (request.is_http11 or head.framing < _BY_CHUNKS)
         )
         self._keep_alive = keep_alive
-        self._started = downstream_head(head, is_http11=request.is_http11, keep_alive=keep_alive)
+        date = self._core.clock.date
+        self._started = downstream_head(head, is_http11=request.is_http11, keep_alive=keep_alive, date=date)
         self._out.append(self._started)
 
     def write(self, data: bytes) -> None:
@@ -342,7 +343,8 @@ class ExpressProtocol(ClientConnection):
         else:
             head, body = problem(error)
             answers_head = self._parser.refused_head
-            self._out.append(downstream_head(head, is_http11=True, keep_alive=False))
+            date = self._core.clock.date
+            self._out.append(downstream_head(head, is_http11=True, keep_alive=False, date=date))
         if not answers_head:
             self._out.append(body)
         self._chunked = False
@@ -373,6 +375,8 @@ class ExpressProtocol(ClientConnection):
         elif self._core.is_draining:
             self._end()
         else:
+            if not self._parser.is_between_messages:
+                self._head_goes_on()
             self._update_reading()
 
     def _start_queued(self, exchange: Exchange) -> None:

@@ -380,6 +380,7 @@ class ResponseHead:
         "_wire",
         "content_length",
         "framing",
+        "is_dated",
         "keep_alive",
         "lines",
         "reason",
@@ -408,10 +409,11 @@ class ResponseHead:
         self.reason = reason
         self.keep_alive = is_http11
         self.content_length = 0
+        self.is_dated = False
         self.upgrade: bytes | None = None
         self._headers: list[Field] | None = None
         self._lowered: tuple[frozenset[bytes], list[Field]] | None = None
-        self._wire: bytes | None = None
+        self._wire: tuple[bytes, bytes] | None = None
         kept: list[bytes] = []
         connection: bytes | None = None
         upgrade: bytes | None = None
@@ -424,7 +426,10 @@ class ResponseHead:
                 kept.append(line)
                 continue
             value = value.strip(b" \t")
-            if name == b"content-length":
+            if name == b"date":
+                self.is_dated = True
+                kept.append(line)
+            elif name == b"content-length":
                 if length is not None:
                     raise ValueError("more than one Content-Length")
                 length = value
@@ -509,7 +514,7 @@ class ResponseHead:
     def with_fields(self, fields: Iterable[Field], *, instead_of: frozenset[bytes]) -> ResponseHead:
         """Return the head with these fields behind its own, less those of the names given in lower case."""
         head = ResponseHead.__new__(ResponseHead)
-        for name in ("status", "reason", "framing", "content_length", "keep_alive", "upgrade"):
+        for name in ("status", "reason", "framing", "content_length", "keep_alive", "is_dated", "upgrade"):
             setattr(head, name, getattr(self, name))
         kept = [line for line in self.lines.split(CRLF)[:-1] if line.partition(b":")[0].lower() not in instead_of]
         head.lines = b"".join([b"%b\r\n" % line for line in kept]) + _serialised(fields)
@@ -517,32 +522,36 @@ class ResponseHead:
         return head
 
 
-_RESPONSE_SPECIAL = HOP_BY_HOP - {b"proxy-authenticate", b"proxy-authorization"} | {b"content-length"}
+_RESPONSE_SPECIAL = HOP_BY_HOP - {b"proxy-authenticate", b"proxy-authorization"} | {b"content-length", b"date"}
 
 
-def downstream_head(head: ResponseHead, *, is_http11: bool, keep_alive: bool) -> bytes:
+def downstream_head(head: ResponseHead, *, is_http11: bool, keep_alive: bool, date: bytes = b"") -> bytes:
     """Serialise a response's head for a client.
 
     A body of unknown length is chunked for HTTP/1.1, and ended by closing for HTTP/1.0, which must not `keep_alive`.
+    `date` is for a head that has none (RFC 9110 section 6.6.1).
     """
-    if is_http11 and keep_alive:
-        wire = head._wire
-        if wire is None:
-            wire = head._wire = _wire(head, is_http11, keep_alive)
-        return wire
-    return _wire(head, is_http11, keep_alive)
+    if head.is_dated:
+        date = b""
+    if not (is_http11 and keep_alive):
+        return _wire(head, is_http11, keep_alive, date)
+    made = head._wire
+    if made is None or made[0] != date:
+        made = head._wire = (date, _wire(head, is_http11, keep_alive, date))
+    return made[1]
 
 
-def _wire(head: ResponseHead, is_http11: bool, keep_alive: bool) -> bytes:
+def _wire(head: ResponseHead, is_http11: bool, keep_alive: bool, date: bytes) -> bytes:
     connection = b""
     if not keep_alive:
         connection = b"Connection: close\r\n"
     elif not is_http11:
         connection = b"Connection: keep-alive\r\n"
-    return b"HTTP/1.1 %d %b\r\n%b%b%b%b\r\n" % (
+    return b"HTTP/1.1 %d %b\r\n%b%b%b%b%b\r\n" % (
         head.status,
         head.reason,
         head.lines,
+        b"Date: %b\r\n" % date if date else b"",
         b"" if head.upgrade is None else _upgrade_fields(head.upgrade),
         b"Transfer-Encoding: chunked\r\n" if head.framing >= Framing.CHUNKED and is_http11 else b"",
         connection,

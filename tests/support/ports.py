@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 
 # Below the ranges from which the kernel takes the ports of outgoing connections (from 32768 on Linux, from 49152 on
 # macOS). A port that `bind` chooses for port 0 comes from within them: by the time a server binds it, a client
 # connection of the same test may have it, and a client that connects to it too early may even reach itself.
-_FIRST, _LAST = 20_000, 32_000
+_ALL = range(20_000, 32_000)
+
+# Tests may run in several processes, which must not hand out the same port: each has a share of them.
+_SHARES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_SHARE = len(_ALL) // _SHARES
+_FIRST = _ALL.start + _SHARE * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_LAST = _FIRST + _SHARE
 
 _handed_out: set[int] = set()
 # Not the seed that a test run may have fixed: two runs on one machine should not try the same ports.

@@ -520,6 +520,16 @@ def test_a_problem_tells_how_its_request_was_routed_where_that_is_known() -> Non
     assert head.headers[-1] == (b"X-Distributer-Route", b"sticky")
 
 
+def test_an_answer_without_a_date_gets_one() -> None:
+    for date in (b"Tue, 24 Nov 2026 13:00:00 GMT", b"Tue, 24 Nov 2026 13:00:01 GMT"):
+        line = b"Date: " + date + b"\r\n"
+        for keep_alive in (True, False):
+            undated = response(200, LENGTH)
+            assert line in downstream_head(undated, is_http11=True, keep_alive=keep_alive, date=date)
+            dated = response(200, LENGTH, (b"date", b"yesterday"))
+            assert line not in downstream_head(dated, is_http11=True, keep_alive=keep_alive, date=date)
+
+
 # Upgrades.
 
 CONNECTION = (b"Connection", b"Upgrade")
