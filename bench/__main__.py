@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scenarios", help=f"names with commas, or all: {', '.join(SCENARIOS)} (ping)")
     parser.add_argument("--connections", help="numbers with commas (1,64)")
     parser.add_argument("--workers", help="workers of each proxy, numbers with commas (1)")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each peer is started and measured (default 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each peer is started and measured (default 3)")
     parser.add_argument("--seconds", type=float, default=1.5, help="length of each measurement (default 1.5)")
     parser.add_argument("--warmup", type=float, default=0.5, help="seconds of load before each of them (default 0.5)")
     parser.add_argument(

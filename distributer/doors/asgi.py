@@ -151,11 +151,12 @@ def head_of(
     """Read the head of an ASGI request. Raises ClientError."""
     raw_path: bytes = scope.get("raw_path") or scope["path"].encode("utf-8")
     query: bytes = scope["query_string"]
-    headers: list[Field] = [field for field in scope["headers"] if field[0] not in left_out]
     version = scope["http_version"]
     if version not in _VERSIONS:  # uvicorn hands on whatever stands in the request line
         raise ClientError(f"HTTP/{version}", 505, "HTTP version not supported")
+    headers: list[Field] = scope["headers"]
     if version not in ("1.0", "1.1"):
+        headers = list(headers)
         names = {name for name, _ in headers}
         if b"host" not in names:
             # HTTP/2 and later say it in :authority, which servers hand on as Host or leave out.
@@ -163,12 +164,14 @@ def head_of(
         if scope["method"] in ("POST", "PUT", "PATCH") and not names & {b"content-length", b"transfer-encoding"}:
             headers.append((b"transfer-encoding", b"chunked"))  # their framing is not the message's
     target = raw_path + b"?" + query if query else raw_path
-    raw = b"".join([b"%b: %b\r\n" % field for field in headers])
+    raw = b"".join([b"%b: %b\r\n" % field for field in headers if field[0] not in left_out])
     if len(target) + len(raw) >= MAX_REMEMBERED_BYTES or len(headers) > limits.max_fields:
         # The server has read it all the same, but no backend will have to.
         limits.check_target(len(target))
         limits.check_head(len(target) + len(raw))
         limits.check_section(raw)
+    if b"#" in target:
+        raise ClientError("a fragment in the target")
     return RequestHead(scope["method"].encode("latin-1"), target, _section_of(raw, version != "1.0"))
 
 

@@ -48,7 +48,7 @@ class Link(Protocol):
         """Close the connection and stop reconnecting."""
 
 
-class _HotProtocol(asyncio.Protocol):
+class _HotProtocol:
     """Speaks the Redis protocol on a transport that redis-py has connected and authenticated."""
 
     def __init__(self, on_lost: Callable[[StateError], None]) -> None:
@@ -81,6 +81,15 @@ class _HotProtocol(asyncio.Protocol):
         deliver, replies = self._deliver, self._replies
         self._deliver, self._replies = None, []
         deliver(replies)
+
+    def eof_received(self) -> bool:
+        """Let the transport close."""
+        return False
+
+    # One batch is under way at a time, whose size is that of what waits: there is no need to hold anybody back.
+
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.fail(StateError(f"the connection to Redis was lost{f': {exc}' if exc else ''}"))
@@ -197,7 +206,7 @@ class HotLink:
         # redis-py names no public way to its stream; this is the one place that knows the private one.
         transport = cast(asyncio.Transport, connection._writer.transport)
         self._protocol = _HotProtocol(self._went_down)
-        transport.set_protocol(self._protocol)
+        transport.set_protocol(cast(asyncio.BaseProtocol, self._protocol))
         transport.resume_reading()
         self._transport = transport
         self._lost.clear()

@@ -17,8 +17,8 @@ END_OF_HEAD = b"\r\n\r\n"
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 """RFC 9110 section 5.6.2."""
 
-REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([!-~]++) (HTTP/[0-9]\.[0-9])")
-"""RFC 9112 section 3, with single spaces. Groups: method, target, version."""
+REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([!\"$-~]++) (HTTP/[0-9]\.[0-9])")
+"""RFC 9112 section 3, with single spaces, and no fragment in the target. Groups: method, target, version."""
 
 STATUS_LINE = re.compile(rb"(HTTP/[0-9]\.[0-9]) ([0-9]{3})(?: ([\t -~\x80-\xff]*+))?+")
 """RFC 9112 section 4; the space before a missing reason may be missing too. Groups: version, status, reason."""
@@ -26,7 +26,6 @@ STATUS_LINE = re.compile(rb"(HTTP/[0-9]\.[0-9]) ([0-9]{3})(?: ([\t -~\x80-\xff]*
 FIELDS = re.compile(rb"(?:" + TOKEN + rb":[\t -~\x80-\xff]*+\r\n)*+")
 """RFC 9112 section 5: no space before the colon, no folded lines, no control characters but tabs."""
 
-ORIGIN_FORM = re.compile(rb"/[^#]*+")
 ABSOLUTE_FORM = re.compile(rb"(?i:https?)://([^/?#]++)([^#]*+)")
 """RFC 9112 section 3.2. Groups of the second: authority, and path with query, either of which may be missing."""
 
@@ -59,9 +58,11 @@ def why_no_request_line(line: bytes) -> str:
         return "a request line that is not method, target and version with one space between"
     if re.fullmatch(TOKEN, parts[0]) is None:
         return "a method that is no token"
+    if b"#" in parts[1]:
+        return "a fragment in the target"
     if re.fullmatch(rb"[!-~]+", parts[1]) is None:
         return "a target with characters that must be percent-encoded"
-    return "a version that is not HTTP/1.0 or HTTP/1.1"
+    return "a version that is not one of HTTP's"
 
 
 def why_no_fields(section: bytes) -> str:

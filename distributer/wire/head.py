@@ -13,7 +13,7 @@ from enum import IntEnum
 from distributer.errors import ClientError
 from distributer.wire.elements import Field as Field
 from distributer.wire.forwarded import UNTRUSTED, Origin, without_host
-from distributer.wire.grammar import ABSOLUTE_FORM, CRLF, FIELDS, HOST, ORIGIN_FORM, why_no_fields
+from distributer.wire.grammar import ABSOLUTE_FORM, CRLF, FIELDS, HOST, why_no_fields
 
 HOP_BY_HOP = frozenset(
     {
@@ -199,7 +199,7 @@ class RequestHead:
         """Put the head together. Raises ClientError if the target is none, or not one for this method."""
         if method == b"CONNECT":
             raise ClientError("CONNECT is for proxies that a client has chosen", 405, "Method not allowed")
-        if target[:1] != b"/" or b"#" in target:
+        if target[:1] != b"/":
             target, section = _read_target(method, target, section)
         if section.max_forwards is not None and method in (b"OPTIONS", b"TRACE"):
             section = _one_hop_further(section, section.max_forwards)
@@ -256,8 +256,6 @@ def _read_target(method: bytes, target: bytes, section: RequestSection) -> tuple
         if method != b"OPTIONS":
             raise ClientError("the target * is for OPTIONS only")
         return target, section
-    if ORIGIN_FORM.match(target) is not None:
-        raise ClientError("a fragment in the target")
     absolute = ABSOLUTE_FORM.fullmatch(target)
     if absolute is None:
         raise ClientError("a target that is neither a path nor an http:// URL")

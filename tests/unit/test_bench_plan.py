@@ -40,7 +40,7 @@ def test_quick_keeps_peers_and_scenarios_and_takes_seconds() -> None:
 
 
 def test_a_plain_run_has_each_scenario_and_takes_less_than_half_an_hour() -> None:
-    plain = replace(plan(default_cells(), "all", rounds=5), spares_slow=True, seconds=2.0, warmup_s=0.5)
+    plain = replace(plan(default_cells(), "all", rounds=3), spares_slow=True, seconds=1.5, warmup_s=0.5)
     assert {cell.scenario for cell in plain.cells} == set(SCENARIOS.values())
     assert {cell.connections for cell in plain.cells} == {1, 64, 512}
     assert plain.duration_s() < 30 * 60

@@ -337,7 +337,6 @@ def test_a_target_is_forwarded_in_the_form_for_a_server(
         b"*",
         b"a",
         b"shop:80",
-        b"/a#b",
         b"http://",
         b"http:///a",
         b"http://a@b/",
