@@ -35,6 +35,9 @@ HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]++\]|(?:[0-9A-Za-z\-._~]|%[0-9A-Fa-f]{2})
 _QUOTED = rb"\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+\""
 _BWS = rb"[\t ]*+"
 _EXTENSION = _BWS + rb";" + _BWS + TOKEN + rb"(?:" + _BWS + rb"=" + _BWS + rb"(?:" + TOKEN + rb"|" + _QUOTED + rb"))?+"
+PROTOCOL = re.compile(TOKEN + rb"(?:/" + TOKEN + rb")?+")
+"""An element of Upgrade (RFC 9110 section 7.8)."""
+
 CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:" + _EXTENSION + rb")*+")
 """chunk-size [ chunk-ext ] (RFC 9112 section 7.1). The size is below 2**60."""
 

@@ -13,7 +13,7 @@ from enum import IntEnum
 from distributer.errors import ClientError
 from distributer.wire.elements import Field as Field
 from distributer.wire.forwarded import UNTRUSTED, Origin, without_host
-from distributer.wire.grammar import ABSOLUTE_FORM, CRLF, FIELDS, HOST, why_no_fields
+from distributer.wire.grammar import ABSOLUTE_FORM, CRLF, FIELDS, HOST, PROTOCOL, why_no_fields
 
 HOP_BY_HOP = frozenset(
     {
@@ -156,7 +156,11 @@ class RequestSection:
         if not self.is_http11 or self.framing is not Framing.NONE:
             return None
         offered = [protocol.strip(b" \t") for protocol in protocols.split(b",")]
-        passed_on = [protocol for protocol in offered if protocol.partition(b"/")[0].lower() not in _NOT_OFFERED]
+        passed_on = [
+            protocol
+            for protocol in offered
+            if PROTOCOL.fullmatch(protocol) and protocol.partition(b"/")[0].lower() not in _NOT_OFFERED
+        ]
         return b", ".join(passed_on) or None
 
     def _read_length(self, value: bytes) -> None:
@@ -283,9 +287,11 @@ def _with_field(raw: bytes, name: bytes, value: bytes) -> bytes:
     return CRLF.join([b"%b: %b" % (name, value), *lines])
 
 
-_NOT_OFFERED = frozenset({b"h2c", b"h2", b"http", b"tls", b""})
+_NOT_OFFERED = frozenset({b"h2c", b"h2", b"http", b"tls"})
 """Protocols in which further requests would go round the routing: HTTP again, or what hides it."""
-_NOT_NAMED_AWAY = PROTECTED | {b"close", b"keep-alive", b"upgrade", b"te", b"http2-settings", b""}
+_NOT_NAMED_AWAY = PROTECTED | frozenset(
+    {b"close", b"expect", b"http2-settings", b"keep-alive", b"max-forwards", b"te", b"upgrade", b""}
+)
 _SPECIAL = frozenset(
     {
         *(b"host", b"content-length", b"expect", b"http2-settings", b"max-forwards", b"x-request-id"),
@@ -390,11 +396,30 @@ class ResponseHead:
         self,
         status: int,
         reason: bytes,
-        section: bytes,
+        lines: bytes,
+        framing: Framing,
         *,
-        is_http11: bool = True,
-        answers_head: bool = False,
+        content_length: int = 0,
+        keep_alive: bool = True,
+        is_dated: bool = False,
+        upgrade: bytes | None = None,
     ) -> None:
+        self.status = status
+        self.reason = reason
+        self.lines = lines
+        self.framing = framing
+        self.content_length = content_length
+        self.keep_alive = keep_alive
+        self.is_dated = is_dated
+        self.upgrade = upgrade
+        self._headers: list[Field] | None = None
+        self._lowered: tuple[frozenset[bytes], list[Field]] | None = None
+        self._wire: tuple[bytes, bytes] | None = None
+
+    @classmethod
+    def read(
+        cls, status: int, reason: bytes, section: bytes, *, is_http11: bool = True, answers_head: bool = False
+    ) -> ResponseHead:
         """Read a head. Raises ValueError, saying why, if it breaks HTTP or the message's length is ambiguous.
 
         RFC 9112 section 6.3.
@@ -403,20 +428,12 @@ class ResponseHead:
             raise ValueError(why_no_fields(section))
         if not 100 <= status <= 599:
             raise ValueError(f"{status} is not an HTTP status")  # RFC 9110 section 15: to be treated as a 5xx
-        self.status = status
-        self.reason = reason
-        self.keep_alive = is_http11
-        self.content_length = 0
-        self.is_dated = False
-        self.upgrade: bytes | None = None
-        self._headers: list[Field] | None = None
-        self._lowered: tuple[frozenset[bytes], list[Field]] | None = None
-        self._wire: tuple[bytes, bytes] | None = None
+        keep_alive = is_http11
+        is_dated = chunked = False
         kept: list[bytes] = []
         connection: bytes | None = None
         upgrade: bytes | None = None
         length: bytes | None = None
-        chunked = False
         for line in section[:-2].split(CRLF) if section else ():
             name, _, value = line.partition(b":")
             name = name.lower()
@@ -425,7 +442,7 @@ class ResponseHead:
                 continue
             value = value.strip(b" \t")
             if name == b"date":
-                self.is_dated = True
+                is_dated = True
                 kept.append(line)
             elif name == b"content-length":
                 if length is not None:
@@ -443,26 +460,33 @@ class ResponseHead:
                 upgrade = value if upgrade is None else b"%b, %b" % (upgrade, value)
         if chunked and length is not None:
             raise ValueError("both Content-Length and Transfer-Encoding")
-        if length is not None:
-            if not _is_length(length):
-                raise ValueError("Content-Length is not a number of bytes")
-            self.content_length = int(length)
+        if length is not None and not _is_length(length):
+            raise ValueError("Content-Length is not a number of bytes")
+        names_upgrade = False
         if connection is not None:
             tokens = _tokens(connection)
-            self.keep_alive = _keeps_alive(tokens, default=is_http11)
-            if b"upgrade" in tokens:
-                self.upgrade = upgrade
+            keep_alive = _keeps_alive(tokens, default=is_http11)
+            names_upgrade = b"upgrade" in tokens
             kept = _without(kept, tokens - _NOT_NAMED_AWAY)
-        self.lines = b"".join([b"%b\r\n" % line for line in kept])
         if answers_head or status in (204, 304) or status < 200:
-            self.framing = Framing.NONE
+            framing = Framing.NONE
         elif chunked:
-            self.framing = Framing.CHUNKED
+            framing = Framing.CHUNKED
         elif length is not None:
-            self.framing = Framing.LENGTH
+            framing = Framing.LENGTH
         else:
-            self.framing = Framing.UNTIL_CLOSE
-            self.keep_alive = False
+            framing = Framing.UNTIL_CLOSE
+            keep_alive = False
+        return cls(
+            status,
+            reason,
+            b"".join([b"%b\r\n" % line for line in kept]),
+            framing,
+            content_length=0 if length is None else int(length),
+            keep_alive=keep_alive,
+            is_dated=is_dated,
+            upgrade=upgrade if names_upgrade else None,
+        )
 
     def __repr__(self) -> str:
         return f"<ResponseHead {self.status} {self.framing.name}>"
@@ -478,7 +502,7 @@ class ResponseHead:
         answers_head: bool = False,
     ) -> ResponseHead:
         """Make a head of fields that are apart."""
-        return cls(status, reason, _serialised(fields), is_http11=is_http11, answers_head=answers_head)
+        return cls.read(status, reason, _serialised(fields), is_http11=is_http11, answers_head=answers_head)
 
     @property
     def is_websocket(self) -> bool:
@@ -511,13 +535,17 @@ class ResponseHead:
 
     def with_fields(self, fields: Iterable[Field], *, instead_of: frozenset[bytes]) -> ResponseHead:
         """Return the head with these fields behind its own, less those of the names given in lower case."""
-        head = ResponseHead.__new__(ResponseHead)
-        for name in ("status", "reason", "framing", "content_length", "keep_alive", "is_dated", "upgrade"):
-            setattr(head, name, getattr(self, name))
         kept = [line for line in self.lines.split(CRLF)[:-1] if line.partition(b":")[0].lower() not in instead_of]
-        head.lines = b"".join([b"%b\r\n" % line for line in kept]) + _serialised(fields)
-        head._headers = head._lowered = head._wire = None
-        return head
+        return ResponseHead(
+            self.status,
+            self.reason,
+            b"".join([b"%b\r\n" % line for line in kept]) + _serialised(fields),
+            self.framing,
+            content_length=self.content_length,
+            keep_alive=self.keep_alive,
+            is_dated=self.is_dated,
+            upgrade=self.upgrade,
+        )
 
 
 _RESPONSE_SPECIAL = HOP_BY_HOP - {b"proxy-authenticate", b"proxy-authorization"} | {b"content-length", b"date"}

@@ -393,7 +393,7 @@ class ResponseParser:
             raise ValueError(f"an answer in {version.decode()}")
         if raw.count(CRLF) > RESPONSE_LIMITS.max_fields:
             raise ValueError(f"more than {RESPONSE_LIMITS.max_fields} fields")
-        head = ResponseHead(
+        head = ResponseHead.read(
             int(status),
             reason or b"",
             raw[line_end + 2 :],

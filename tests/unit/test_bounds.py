@@ -226,7 +226,7 @@ class Client:
         self.events.append("resume")
 
 
-HEAD = ResponseHead(200, b"OK", b"")
+HEAD = ResponseHead.of(200, b"OK", [])
 
 
 def test_a_held_answer_is_replayed_as_it_came() -> None:
