@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MAX_QUEUED = 32
 """Pipelined requests that are read ahead. What comes behind them is parsed when they have had their turn."""
+LARGE_READ_BYTES = 64 * 1024
+"""Behind a read of that size there is most likely another, and the event loop would take up to 32 of them at once."""
 SLICE_BYTES = 4096
 """How much of a read is parsed before those are counted."""
 TOO_MANY_QUEUED = 256
@@ -48,6 +50,7 @@ class ExpressProtocol(ClientConnection):
         "_current",
         "_early",
         "_incoming",
+        "_is_digesting",
         "_is_held_back",
         "_is_paused",
         "_is_write_paused",
@@ -85,6 +88,7 @@ class ExpressProtocol(ClientConnection):
         self._chunked = False
         self._keep_alive = True
         self._is_paused = False
+        self._is_digesting = False  # others have their turn first
         self._is_held_back = False  # by an exchange: its body must wait
         self._is_write_paused = False  # the client takes nothing
         self._rejection: ClientError | None = None
@@ -110,6 +114,8 @@ class ExpressProtocol(ClientConnection):
                 self._head_goes_on()
         elif self._incoming is not None and self._pace is None:
             self._body_goes_on(self._incoming)
+        if len(data) >= LARGE_READ_BYTES:
+            self._give_way()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -278,6 +284,8 @@ class ExpressProtocol(ClientConnection):
             rest = self._parser.feed(data)
             if rest:
                 self._keep(rest)
+            elif self._parser.has_more:
+                self._give_way()
         except ClientError as error:
             self._reject(error)
 
@@ -289,7 +297,7 @@ class ExpressProtocol(ClientConnection):
             if self._early is not None:
                 self._keep(data[at:])
                 break
-            if len(self._queue) >= MAX_QUEUED:
+            if len(self._queue) >= MAX_QUEUED or self._parser.has_more:
                 self._unparsed = data[at:]
                 break
             left = len(data) - at
@@ -297,6 +305,26 @@ class ExpressProtocol(ClientConnection):
             self._parse(data if size == len(data) else data[at : at + size])
             at += size
         self._update_reading()
+
+    def _give_way(self) -> None:
+        """Go on with what this client sends when others have had their turn."""
+        if not self._is_digesting:
+            self._is_digesting = True
+            self._update_reading()
+            self._loop.call_soon(self._digest)
+
+    def _digest(self) -> None:
+        self._is_digesting = False
+        if self._transport is None or self._takes_no_more:
+            return
+        if self._parser.has_more:
+            self._parse(b"")
+        if self._unparsed and not self._queue and not self._parser.has_more:
+            self._parse_in_slices(self._unparsed)
+        else:
+            self._update_reading()
+        if self._incoming is not None and self._incoming is self._current:
+            self._body_goes_on(self._incoming)
 
     def _keep(self, data: bytes) -> None:
         """Keep what has come behind an offer to switch: what it is hangs on the backend's answer."""
@@ -322,7 +350,9 @@ class ExpressProtocol(ClientConnection):
         if transport is None or transport.is_closing():
             return
         holds_much = self._early is not None and len(self._early) > HIGH_WATER_BYTES
-        is_paused = not self._takes_no_more and bool(self._is_held_back or self._queue or self._unparsed or holds_much)
+        is_paused = not self._takes_no_more and bool(
+            self._is_held_back or self._is_digesting or self._queue or self._unparsed or holds_much
+        )
         if is_paused == self._is_paused:
             return
         self._is_paused = is_paused

@@ -75,6 +75,7 @@ class UpstreamConnection:
 
     __slots__ = (
         "_answered",
+        "_is_digesting",
         "_is_reusable",
         "_parser",
         "_pool",
@@ -97,6 +98,7 @@ class UpstreamConnection:
         self._response: ResponseHead | None = None
         self._answered = False  # some byte of the answer has come
         self._request_done = False
+        self._is_digesting = False
         self._is_reusable = False
         self._reading_paused = False
         self._writable = True
@@ -201,6 +203,11 @@ class UpstreamConnection:
                 return
         except ValueError as error:
             self._fail(UpstreamError(f"{self._pool.backend.url} sent a malformed answer: {error}", sent=True))
+        if self._parser.has_more and self.is_open:
+            assert self._transport is not None
+            self._is_digesting = True
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._digest)
         if self.user is not None:
             self.deadline = self._pool.clock.now + self._pool.limits.idle_timeout_s
         elif self._is_reusable and self.is_open:
@@ -211,6 +218,15 @@ class UpstreamConnection:
         else:
             self._close()
         user.response_flush()
+
+    def _digest(self) -> None:
+        """Go on with an answer when others have had their turn."""
+        self._is_digesting = False
+        if self._transport is None or self.user is None:
+            return
+        self.data_received(b"")
+        if not self._is_digesting and not self._reading_paused and self.is_open:
+            self._transport.resume_reading()
 
     def eof_received(self) -> None:
         """Let the transport close; `connection_lost` follows."""

@@ -18,6 +18,8 @@ MAX_CHUNK_LINE_BYTES = 1024
 MAX_EXTENSION_BYTES = 16 * 1024
 """Of one message. More is an attempt to make us read much for little."""
 MAX_TRAILER_BYTES = 16 * 1024
+MAX_CHUNKS_AT_ONCE = 512
+"""A read may hold tens of thousands of chunks, whose taking apart would hold up all others for a tenth of a second."""
 
 NO_TRAILERS = UNTRUSTED | frozenset(
     {
@@ -40,13 +42,15 @@ class _State(IntEnum):
 class ChunkedBody:
     """Takes a chunked body apart."""
 
-    __slots__ = ("_extension_bytes", "_kept", "_left", "_state", "content", "trailers")
+    __slots__ = ("_extension_bytes", "_kept", "_left", "_state", "content", "has_more", "trailers")
 
     def __init__(self) -> None:
         self.content = b""
         """What the last feed held of the content."""
         self.trailers = b""
         """The trailer section, serialised, once the body has ended."""
+        self.has_more = False
+        """Whether the last feed has stopped before its end: feed nothing, when others have had their turn."""
         self._state = _State.SIZE
         self._left = 0
         self._kept = b""  # of a line that has not ended
@@ -67,6 +71,7 @@ class ChunkedBody:
 
     def _decode(self, data: bytes, pieces: list[bytes]) -> bytes | None:
         at, size = 0, len(data)
+        self.has_more = False
         while True:
             state = self._state
             if state is _State.DATA:
@@ -89,6 +94,10 @@ class ChunkedBody:
                 at += 2
                 self._state = _State.SIZE
             elif state is _State.SIZE:
+                if len(pieces) >= MAX_CHUNKS_AT_ONCE and at < size:
+                    self._kept = data[at:]
+                    self.has_more = True
+                    return None
                 end = data.find(CRLF, at, at + MAX_CHUNK_LINE_BYTES)
                 if end < 0:
                     self._keep_line(data[at:])

@@ -128,6 +128,11 @@ class RequestParser:
         """Whether nothing of a further request has come."""
         return self._state == _HEAD and not self._kept
 
+    @property
+    def has_more(self) -> bool:
+        """Whether the last feed has stopped before its end: feed nothing, when others have had their turn."""
+        return self._chunks is not None and self._chunks.has_more
+
     def feed(self, data: bytes) -> bytes | None:
         """Parse bytes. Raises ClientError.
 
@@ -295,6 +300,11 @@ class ResponseParser:
             self._head = None
         self._interim = 0
         self._state = _HEAD
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the last feed has stopped before its end: feed nothing, when others have had their turn."""
+        return self._chunks is not None and self._chunks.has_more
 
     def feed(self, data: bytes) -> bytes | None:
         """Parse bytes. Raises ValueError, saying why, if they are not the response that is expected.

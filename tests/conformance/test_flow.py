@@ -773,3 +773,26 @@ async def test_trailers_reach_the_client_that_takes_them(front: Front, door: str
             raw += await client.reader.read(1000)
     assert raw.endswith(b"\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n" if takes else b"\r\n\r\n2\r\nhi\r\n0\r\n\r\n")
     assert it.requests[0].values("te") == ([b"trailers"] if takes else [])
+
+
+# Fairness.
+
+
+async def test_many_small_chunks_reach_the_backend_whole_and_requests_behind_them_are_answered(front: Front) -> None:
+    content = bytes(range(256)) * 100
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in content) + b"0\r\n\r\n"
+    async with front(replies(ok())) as (port, it), connected(port) as client:
+        await client.send(request("POST", "/", "Transfer-Encoding: chunked") + chunks + request("GET", "/next"))
+        assert [(await client.answer()).status for _ in range(2)] == [200, 200]
+    assert it.requests[0].body == content
+    assert it.requests[1].start == b"GET /next HTTP/1.1"
+
+
+async def test_many_small_chunks_reach_the_client_whole(front: Front) -> None:
+    content = bytes(range(256)) * 100
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in content) + b"0\r\n\r\n"
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with front(replies(head + chunks)) as (port, it), connected(port) as client:
+        for _ in range(2):
+            assert (await client.ask(request())).body == content
+        assert it.connections == 1

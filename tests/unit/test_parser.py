@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from distributer.errors import ClientError
+from distributer.wire.body import MAX_CHUNKS_AT_ONCE
 from distributer.wire.head import Framing, RequestHead, ResponseHead
 from distributer.wire.parser import HEAD_LIMITS, MAX_INTERIM, RESPONSE_LIMITS, HeadLimits, RequestParser, ResponseParser
 
@@ -313,6 +314,28 @@ def test_head_and_parser_agree_on_where_a_message_ends(fields: list[bytes]) -> N
     started, *after = responses([b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n" + BODY])
     if started[0] != "refused":
         agree(started, after)
+
+
+# Many chunks.
+
+
+@pytest.mark.parametrize("makes", ["a request", "an answer"])
+def test_a_read_of_many_chunks_is_taken_in_parts(makes: str) -> None:
+    sink = Sink()
+    parser = RequestParser(sink) if makes == "a request" else expecting(sink)
+    start = CHUNKED_REQUEST if makes == "a request" else CHUNKED_RESPONSE
+    content = bytes(range(256)) * 8
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in content)
+    parser.feed(start + chunks[:-3])
+    turns = 1
+    while parser.has_more:
+        assert len(sink.events[-1][1]) <= turns * MAX_CHUNKS_AT_ONCE
+        parser.feed(b"")
+        turns += 1
+    assert turns == len(content) // MAX_CHUNKS_AT_ONCE
+    parser.feed(chunks[-3:] + b"0\r\n\r\n")
+    assert not parser.has_more
+    assert sink.events[1:] == [("data", content), ("end",)]
 
 
 # Upgrades.
