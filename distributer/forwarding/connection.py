@@ -308,7 +308,7 @@ class UpstreamConnection:
 
     def _loss(self, exc: Exception | None) -> UpstreamError:
         where = self._pool.backend.url
-        why = f": {exc}" if exc else ""
+        why = f": {exc}" if isinstance(exc, OSError) else ""  # a mistake of our own is not the backend's
         if self._answered:
             return UpstreamError(f"{where} closed the connection within its answer{why}", sent=True)
         if self.requests > 1:
