@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Coroutine
@@ -88,7 +89,7 @@ def serve(
         log_format=log_format,
     )
     log.configure(settings.log_level, settings.log_format)
-    _run(run(settings, _say))
+    _run(run(settings, _say if settings.log_format == "text" else logging.getLogger("distributer").info))
 
 
 @app.command

@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from distributer.errors import ConfigError
@@ -197,6 +197,15 @@ class Settings(BaseSettings):
     def _is_name(cls, value: str) -> str:
         if len(value) > 64 or not value.isascii() or not is_via_name(value.encode()):
             raise ValueError("a name of up to 64 letters, digits and -._~!#$%&'*+^`|")
+        return value
+
+    @field_validator("max_target_bytes")
+    @classmethod
+    def _fits_head(cls, value: int, info: ValidationInfo) -> int:
+        # The target is part of the head, so a longer one would be refused for the head's size, and never as told here.
+        most = info.data.get("max_head_bytes", value)  # absent if it is wrong itself
+        if value > most:
+            raise ValueError(f"at most max_head_bytes, which is {most}")
         return value
 
     @field_validator("redis")

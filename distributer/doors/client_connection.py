@@ -19,9 +19,6 @@ A connection stands in the core's wheel for the next time at which one of these 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import struct
 from abc import ABC, abstractmethod
 from enum import Enum
 from typing import TYPE_CHECKING, cast
@@ -31,6 +28,7 @@ from distributer.forwarding.admission import MAX_LINGERING
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.limits import HIGH_WATER_BYTES
 from distributer.forwarding.pace import BodyPace, Receiving, body_too_slow
+from distributer.forwarding.reset import reset
 
 if TYPE_CHECKING:
     from uvicorn.server import ServerState
@@ -40,9 +38,6 @@ LINGER_S = 2.0
 it can read its answer: closed at once, it would get a reset instead (RFC 9112 section 9.6)."""
 MAX_LINGER_S = 30.0
 """The longest that it goes on reading."""
-
-_RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER, 0 s: closing sends a reset."""
 
 
 class Awaited(Enum):
@@ -256,11 +251,5 @@ class ClientConnection(ABC):
 
         The end of an answer without length is the connection's, which must not look like a clean one.
         """
-        transport = self._transport
-        if transport is None:
-            return
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        transport.abort()
+        if self._transport is not None:
+            reset(self._transport)

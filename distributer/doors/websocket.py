@@ -255,6 +255,14 @@ class MessageEnd:
 
     # What the tunnel calls.
 
+    @property
+    def unsent(self) -> int:
+        return self._buffered
+
+    @property
+    def has_failed(self) -> bool:
+        return False  # the server tells
+
     def join(self, outgoing: Direction, incoming: Direction) -> None:
         self._outgoing = outgoing
         self._incoming = incoming
@@ -286,6 +294,9 @@ class MessageEnd:
         self._close(BAD_GATEWAY)
 
     def abort(self) -> None:
+        self._close(BAD_GATEWAY)
+
+    def reset(self) -> None:
         self._close(BAD_GATEWAY)
 
     def _got(self, frame: Frame) -> None:

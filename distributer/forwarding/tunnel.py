@@ -4,14 +4,15 @@
     client end                       backend end
               ◄────── down ─────────┘
 
-What one end receives, the other sends, unread. An end that takes no more holds the other back. An end that has sent all
-is passed on as such (a TCP connection is closed one way at a time), and one that is lost takes the other with it, once
-what it sent has arrived.
+What one end receives, the other sends, unread. An end that takes no more holds the other back, and one that takes
+nothing at all for too long is cut. An end that has sent all is passed on as such (a TCP connection is closed one way at
+a time), and one that is lost takes the other with it: once what it sent has arrived if it closed, at once and by a
+reset if it broke. Nobody reads from an end that is held back, so nobody is told that it broke: its socket is asked.
 
 A WebSocket's frames are followed, so that it can be closed by Close frames of ours, each put between two messages: one
 to the client, one to the backend. Then nothing is passed on any more; each end is closed when its own Close frame has
 come back, or CLOSE_WAIT_S later. Of other protocols nobody here knows how to end them. They are left to end by
-themselves, and cut when they must not go on: half a stream with a clean end could be taken for the whole.
+themselves, and cut by resets when they must not go on: half a stream with a clean end could be taken for the whole.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import socket
 from typing import Protocol, cast
 
 from distributer.forwarding.core import ForwardingCore
+from distributer.forwarding.reset import has_failed, reset
 from distributer.wire.websocket import GOING_AWAY, FrameFollower, close_frame
 
 CLOSE_WAIT_S = 5.0
@@ -37,11 +39,19 @@ class End(Protocol):
     is_writable: bool
     """Whether it takes bytes to send: it has not paused the direction that comes in."""
 
+    @property
+    def unsent(self) -> int:
+        """How much of what it was given to send has not been taken."""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it is known to be broken, though `outgoing` was not told: nobody reads from it."""
+
     def join(self, outgoing: Direction, incoming: Direction) -> None:
         """Belong to a tunnel: the bytes that are received go to `outgoing`, those to send come from `incoming`."""
 
     def start(self) -> None:
-        """Begin to receive. In the end, whatever ends it, `outgoing.lost()` is to be called."""
+        """Begin to receive. In the end, whatever ends it, `outgoing.lost` is to be called."""
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
@@ -60,6 +70,9 @@ class End(Protocol):
 
     def abort(self) -> None:
         """Close at once."""
+
+    def reset(self) -> None:
+        """Close at once, so that the peer cannot take what it got for the whole."""
 
 
 class Tunnel:
@@ -99,8 +112,9 @@ class Tunnel:
             self.down.received(rest)
 
     def check(self, now: float) -> None:
-        """End it if it has been silent for too long, or if its end takes too long."""
-        if now >= self._cut_at:
+        """End it if an end is broken or stuck, if it has been silent for too long, or if its end takes too long."""
+        stuck_s = self._core.options.clients.idle_timeout_s
+        if now >= self._cut_at or self.up.is_stuck(now, stuck_s) or self.down.is_stuck(now, stuck_s):
             self.cut()
         elif now - self._last_active >= self._idle_s:
             if self.up.follower is None or self._closing or self.up.is_ended or self.down.is_ended:
@@ -120,10 +134,15 @@ class Tunnel:
 
     def cut(self) -> None:
         """End it at once."""
-        self.client.abort()
-        self.backend.abort()
+        self.down.cut()
+        self.up.cut()
 
     # What the directions call.
+
+    @property
+    def now(self) -> float:
+        """The coarse time."""
+        return self._core.clock.now
 
     def passed(self, direction: Direction, size: int) -> None:
         """Bytes have come."""
@@ -154,6 +173,8 @@ class Tunnel:
         if self.up.is_lost and self.down.is_lost:
             self._core.tunnels.discard(self)
             self._core.metrics.tunnels_open -= 1
+        elif direction.is_broken:
+            direction.cut()
         elif not self._closing:
             direction.sink.close()
             self._cut_later()
@@ -173,17 +194,34 @@ class Tunnel:
 class Direction:
     """The bytes that go one way. Its source calls `received`, `ended` and `lost`; its sink, `pause` and `resume`."""
 
-    __slots__ = ("_close_code", "_is_told", "_tunnel", "follower", "is_ended", "is_lost", "sink", "source")
+    __slots__ = (
+        "_close_code",
+        "_is_paused",
+        "_is_told",
+        "_tunnel",
+        "_unsent",
+        "_unsent_since",
+        "follower",
+        "is_broken",
+        "is_ended",
+        "is_lost",
+        "sink",
+        "source",
+    )
 
     def __init__(self, tunnel: Tunnel, source: End, sink: End, follower: FrameFollower | None) -> None:
         self._tunnel = tunnel
         self._close_code: int | None = None  # of a Close frame that waits for the end of the message under way
         self._is_told = False
+        self._is_paused = False
+        self._unsent = 0  # what the sink had not taken when that was last looked at
+        self._unsent_since = 0.0
         self.source = source
         self.sink = sink
         self.follower = follower
         self.is_ended = False
         self.is_lost = False
+        self.is_broken = False
 
     def __repr__(self) -> str:
         return f"<Direction{', ended' if self.is_ended else ''}{', lost' if self.is_lost else ''}, {self.follower!r}>"
@@ -214,18 +252,39 @@ class Direction:
             self.is_ended = True
             self._tunnel.ended(self)
 
-    def lost(self) -> None:
-        """The source is gone."""
+    def lost(self, *, by_error: bool = False) -> None:
+        """The source is gone. `by_error`: it did not close."""
         self.is_lost = True
+        # What has its end cannot be cut short any more.
+        self.is_broken = by_error and not self.is_ended and not self.is_told
         self._tunnel.lost(self)
+
+    def cut(self) -> None:
+        """Close the sink at once: by a reset, unless it has been told the end by a Close frame."""
+        if self.is_told:
+            self.sink.abort()
+        else:
+            self.sink.reset()
+
+    def is_stuck(self, now: float, limit_s: float) -> bool:
+        """Whether the sink has taken nothing for that long, or the source has broken while it was held back."""
+        if not self._is_paused:
+            return False
+        unsent = self.sink.unsent
+        if unsent != self._unsent:
+            self._unsent, self._unsent_since = unsent, now
+        return now - self._unsent_since >= limit_s or self.source.has_failed
 
     def pause(self) -> None:
         """The sink takes no more for now."""
+        self._is_paused = True
+        self._unsent, self._unsent_since = self.sink.unsent, self._tunnel.now
         if not self._is_told:
             self.source.pause_reading()
 
     def resume(self) -> None:
         """The sink takes more again."""
+        self._is_paused = False
         self.source.resume_reading()
 
     def send_close(self, code: int) -> None:
@@ -281,6 +340,14 @@ class StreamEnd:
 
     # What the tunnel calls.
 
+    @property
+    def unsent(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    @property
+    def has_failed(self) -> bool:
+        return has_failed(self._transport)
+
     def join(self, outgoing: Direction, incoming: Direction) -> None:
         self._outgoing = outgoing
         self._incoming = incoming
@@ -321,6 +388,9 @@ class StreamEnd:
     def abort(self) -> None:
         self._transport.abort()
 
+    def reset(self) -> None:
+        reset(self._transport)
+
     # What asyncio calls.
 
     def data_received(self, data: bytes) -> None:
@@ -339,5 +409,5 @@ class StreamEnd:
         self._incoming.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._outgoing.lost()
+        self._outgoing.lost(by_error=exc is not None)
         self._owner.connection_lost(exc)

@@ -134,7 +134,10 @@ class Load:
 
     async def connect(self) -> None:
         """Open all the connections, at rest. Raises OSError."""
-        await asyncio.gather(*(self._connect() for _ in range(self._size)))
+        # All are waited for: what fails after the first would be told of as an exception that nobody retrieved.
+        for outcome in await asyncio.gather(*(self._connect() for _ in range(self._size)), return_exceptions=True):
+            if outcome is not None:
+                raise outcome
 
     async def ask_until(self, limit: int) -> None:
         """Send requests up to number `limit` and wait for their answers. A connection that hangs is an error, once."""

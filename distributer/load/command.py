@@ -156,13 +156,18 @@ def bench(run: Run, *, as_json: bool) -> bool:
     return not measurement.errors and measurement.answers > 0
 
 
-def _as_dict(measurement: Measurement) -> dict[str, object]:
+def _latencies_ns(measurement: Measurement) -> list[tuple[str, int | None]]:
+    """Return what is told of the latencies, by name. Without an answer there are none: not even 0."""
     latencies = measurement.latencies
+    if not len(latencies):
+        return [("p50", None), ("p99", None), ("max", None)]
+    return [("p50", latencies.percentile_ns(50)), ("p99", latencies.percentile_ns(99)), ("max", latencies.max_ns)]
+
+
+def _as_dict(measurement: Measurement) -> dict[str, object]:
     return {
         "requests_per_s": round(measurement.requests_per_s, 1),
-        "p50_ms": latencies.percentile_ns(50) / 1e6,
-        "p99_ms": latencies.percentile_ns(99) / 1e6,
-        "max_ms": latencies.max_ns / 1e6,
+        **{f"{name}_ms": None if value_ns is None else value_ns / 1e6 for name, value_ns in _latencies_ns(measurement)},
         "answers": measurement.answers,
         "window_s": round(measurement.window_s, 3),
         "errors": measurement.errors,
@@ -171,16 +176,16 @@ def _as_dict(measurement: Measurement) -> dict[str, object]:
 
 
 def _as_text(run: Run, measurement: Measurement) -> str:
-    latencies = measurement.latencies
     where = run.target.path if run.scenario == "get" else "/items/"
     lines = [
         f"{run.scenario} http://{run.target.authority}{where}, {run.connections} connections, "
         f"{measurement.window_s:.1f} s after {run.warmup_s:g} s of warm-up",
         "",
         f"requests/s  {measurement.requests_per_s:,.0f}",
-        f"p50         {latencies.percentile_ns(50) / 1e6:.3f} ms",
-        f"p99         {latencies.percentile_ns(99) / 1e6:.3f} ms",
-        f"max         {latencies.max_ns / 1e6:.3f} ms",
+        *(
+            f"{name}         {'-' if value_ns is None else f'{value_ns / 1e6:.3f} ms'}"
+            for name, value_ns in _latencies_ns(measurement)
+        ),
         f"answers     {measurement.answers:,}",
         f"errors      {', '.join(f'{count:,} {kind}' for kind, count in measurement.errors.items()) or 0}",
     ]

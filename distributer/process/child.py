@@ -41,6 +41,8 @@ class Order:
 
 def take_order() -> Order:
     """Read the order: one line of JSON on standard input, which stays open as long as the supervisor lives."""
+    # It is for the supervisor, yet whoever signals all processes of a service, as systemctl does, sends it to us too.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     line = sys.stdin.buffer.readline()
     if not line:
         sys.exit(1)

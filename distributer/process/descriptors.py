@@ -7,11 +7,14 @@ import resource
 from contextlib import suppress
 
 from distributer.config import Settings
+from distributer.errors import StartupError
 from distributer.forwarding.admission import MAX_LINGERING
 
 OWN = 64 + MAX_LINGERING
 """Descriptors that are kept for what is neither a client nor a backend: the listening socket, Redis, the log, and
 connections that were turned away."""
+LEAST_CLIENTS = 8
+"""With room for fewer clients than that, there is no point in serving."""
 MAC_OPEN_MAX = 10_240
 """The most that macOS takes where it says that there is no limit."""
 
@@ -27,6 +30,17 @@ def raise_limit() -> int:
             break
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft if soft != resource.RLIM_INFINITY else 1 << 20
+
+
+def require_descriptors(settings: Settings, descriptors: int) -> None:
+    """Raise StartupError if a worker would have next to no room for clients."""
+    clients = min(LEAST_CLIENTS, settings.max_client_connections)
+    needed = OWN + clients + min(clients, len(settings.backends) * settings.backend_max_in_flight)
+    if descriptors < needed:
+        raise StartupError(
+            f"a process may open only {descriptors} files (RLIMIT_NOFILE); at least {needed} are needed, and one more "
+            "for each connection beyond the first few"
+        )
 
 
 def fitted(settings: Settings, descriptors: int) -> Settings:

@@ -34,7 +34,8 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> None:
             if supervisor.is_interrupted:
                 return
             where = f"http://{bracketed(settings.host)}:{settings.port}"
-            say(f"serving on {where} with {workers}, {len(settings.backends)} backends")
+            backends = f"{len(settings.backends)} backend{'s' if len(settings.backends) > 1 else ''}"
+            say(f"serving on {where} with {workers}, {backends}")
             await supervisor.run()
         finally:
             await supervisor.stop()

@@ -28,6 +28,7 @@ from distributer.config import Settings, require_backends
 from distributer.control.replica import await_redis
 from distributer.errors import StartupError
 from distributer.process.child import READY_LINE, longest_drain_s
+from distributer.process.descriptors import raise_limit, require_descriptors
 from distributer.process.sockets import SHARE_ONE_SOCKET, listen
 
 READY_TIMEOUT_S = 20.0
@@ -100,6 +101,8 @@ class Supervisor:
         self._restart = asyncio.Event()
         self._children: dict[_Child, asyncio.Task[None]] = {}  # all that live, those that drain too
         self._keepers: list[asyncio.Task[None]] = []
+        self._failure: StartupError | None = None
+        """Why the first child of a slot could not be started at all."""
 
     @property
     def is_interrupted(self) -> bool:
@@ -120,6 +123,7 @@ class Supervisor:
         """Open the sockets, wait for Redis, start the children, and wait until all are ready. Raises StartupError."""
         settings = self._settings
         require_backends(settings)
+        require_descriptors(settings, raise_limit())  # which the workers inherit
         sockets = listen(settings.host, settings.port, settings.replicas, share=self._share_socket)
         self._sockets = list(dict.fromkeys(sockets))
         self._slots = [
@@ -176,6 +180,8 @@ class Supervisor:
         deadline = time.monotonic() + READY_TIMEOUT_S
         for slot in self._slots:
             await _first_of(slot.served, self._stop, timeout_s=max(0.0, deadline - time.monotonic()))
+            if self._failure is not None:
+                raise self._failure
             if not slot.served.is_set() and not self._stop.is_set():
                 raise StartupError(f"{slot.name} was not ready within {READY_TIMEOUT_S:g} s")
 
@@ -185,7 +191,16 @@ class Supervisor:
             started_at = time.monotonic()
             child = slot.child
             if child is None:
-                child = await self._start(slot)
+                try:
+                    child = await self._start(slot)
+                except StartupError as error:
+                    if not slot.served.is_set():
+                        self._failure = error
+                        self._stop.set()
+                        return
+                    log.warning("%s; trying again in %.2g s", error, LONGEST_DELAY_S)
+                    await _first_of(self._stop, timeout_s=LONGEST_DELAY_S)
+                    continue
                 if slot.child is not None:
                     # A rolling restart has filled the slot meanwhile.
                     child.signal(signal.SIGTERM)
@@ -203,18 +218,21 @@ class Supervisor:
             await _first_of(self._stop, timeout_s=slot.delay_s)
 
     async def _start(self, slot: _Slot) -> _Child:
-        """Start a child for a slot."""
+        """Start a child for a slot. Raises StartupError if the system has no room for it."""
         descriptor = slot.socket.fileno()
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            slot.module,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            pass_fds=(descriptor,),
-            start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                slot.module,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                pass_fds=(descriptor,),
+                start_new_session=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        except OSError as error:
+            raise StartupError(f"{slot.name} cannot be started: {error.strerror or error}") from error
         child = _Child(process, slot.served)
         if self._stop.is_set():
             child.signal(signal.SIGTERM)
@@ -233,7 +251,11 @@ class Supervisor:
 
     async def _replace(self, slot: _Slot) -> bool:
         """Replace one child: its successor takes connections from the same socket before it drains."""
-        successor = await self._start(slot)
+        try:
+            successor = await self._start(slot)
+        except StartupError as error:
+            log.error("%s; the restart is given up, the old one goes on", error)  # noqa: TRY400
+            return False
         await _first_of(successor.ready, successor.ended, self._stop, timeout_s=READY_TIMEOUT_S)
         if self._stop.is_set():
             return False

@@ -44,6 +44,8 @@ class RedisStore:
         self._unsettled: dict[str, Command] = {}
         self._heard = asyncio.Event()
         self._is_stopping = False
+        self._has_said_away = False
+        """Whether the log tells of an absence whose end is still to be told."""
         self.is_degraded = True
         self.mode_since = time.time()
         self.degraded_reason = "not connected yet"
@@ -53,11 +55,12 @@ class RedisStore:
         await self._link.start(self._on_change)
 
     async def wait_ready(self, timeout_s: float) -> None:
-        """Wait until Redis answers. Raises StateError, with the reason, when it does not within timeout_s."""
+        """Wait until Redis answers. Raises StateError, with the reason, when it does not within timeout_s; logs it."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._heard.wait()
         except TimeoutError:
+            self._say_away()
             raise StateError(self.degraded_reason) from None
 
     async def stop(self) -> None:
@@ -219,15 +222,21 @@ class RedisStore:
         was_degraded, self.is_degraded = self.is_degraded, error is not None
         if error is None:
             if was_degraded:
-                if self._heard.is_set():
+                if self._has_said_away:
+                    self._has_said_away = False
                     log.warning("shared state is back", extra={"away_s": round(time.time() - self.mode_since, 3)})
                 self.mode_since = time.time()
                 self._heard.set()
             if self._unsettled:
                 self._catch_up()
         elif not was_degraded and not self._is_stopping:
-            log.warning("shared state is away; serving degraded", extra={"reason": self.degraded_reason})
+            self._say_away()
             self.mode_since = time.time()
+
+    def _say_away(self) -> None:
+        if not self._has_said_away:
+            self._has_said_away = True
+            log.warning("shared state is away; serving degraded", extra={"reason": self.degraded_reason})
 
 
 def _is_unknown_script(reply: Reply) -> bool:

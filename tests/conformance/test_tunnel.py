@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from distributer.forwarding.reset import reset
 from tests.support.cluster import SharedRedis, distributers
 from tests.support.raw import Client, Message, Origin, Script, connected, ok, origin, read_head, replies, request
 from tests.support.waiting import wait_until_async
@@ -223,8 +225,89 @@ async def _closed(it: Origin) -> bool:
 async def test_a_tunnel_that_is_silent_for_too_long_is_cut() -> None:
     async with front(switching(echo), tunnel_idle_timeout_s=0.2) as (port, it), connected(port) as client:
         assert (await switched(client)).status == 101
-        assert await client.rest() == b""
+        async with asyncio.timeout(10):
+            with pytest.raises(ConnectionResetError):
+                await client.reader.read()
         await wait_until_async(lambda: _closed(it), "the backend's connection is closed")
+
+
+async def test_a_backend_that_resets_within_its_bytes_resets_the_client() -> None:
+    go_on = asyncio.Event()
+
+    async def broken(_message: Message, _reader: object, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"half")
+        await go_on.wait()
+        reset(writer.transport)
+
+    async with front(switching(broken)) as (port, _), connected(port) as client:
+        assert (await switched(client)).status == 101
+        assert await read(client, 4) == b"half"
+        go_on.set()
+        async with asyncio.timeout(10):
+            with pytest.raises(ConnectionResetError):
+                await client.reader.read()
+
+
+async def test_a_client_that_resets_resets_the_backend() -> None:
+    ends: list[Exception | bytes] = []
+
+    async def listening(_message: Message, reader: asyncio.StreamReader, _writer: object) -> None:
+        try:
+            ends.append(await reader.read())
+        except ConnectionResetError as exc:
+            ends.append(exc)
+
+    async def told() -> bool:
+        return bool(ends)
+
+    async with front(switching(listening)) as (port, _), connected(port) as client:
+        assert (await switched(client)).status == 101
+        reset(client.writer.transport)
+        await wait_until_async(told, "the backend is told")
+    assert isinstance(ends[0], ConnectionResetError)
+
+
+@asynccontextmanager
+async def stuck(**settings: Any) -> AsyncIterator[tuple[Client, asyncio.StreamWriter]]:
+    """Open a tunnel whose backend takes nothing, with a client that is held back."""
+    writers: list[asyncio.StreamWriter] = []
+    go_on = asyncio.Event()
+
+    async def deaf(_message: Message, _reader: object, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        cast(asyncio.Transport, writer.transport).pause_reading()
+        await go_on.wait()
+
+    async with front(switching(deaf), **settings) as (port, _), connected(port) as client:
+        try:
+            assert (await switched(client)).status == 101
+            client.writer.write(b"x" * 50_000_000)
+            await stands_still(client)
+            yield client, writers[0]
+        finally:
+            go_on.set()
+
+
+async def test_a_client_that_resets_while_the_backend_takes_nothing_is_found() -> None:
+    async with stuck() as (client, backend):
+        sock = backend.get_extra_info("socket")
+
+        async def is_reset() -> bool:
+            return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+        reset(client.writer.transport)
+        await wait_until_async(is_reset, "the backend's connection is reset", 5)
+
+
+async def test_a_backend_that_takes_nothing_for_too_long_is_cut() -> None:
+    async with stuck(client_idle_timeout_s=1) as (client, _):
+
+        async def is_closed() -> bool:
+            return client.writer.transport.is_closing()
+
+        await wait_until_async(is_closed, "the client's connection is reset", 8)
+        with pytest.raises(ConnectionResetError):
+            await client.reader.read()
 
 
 # Backpressure.

@@ -234,6 +234,24 @@ async def test_a_paused_server_costs_one_budget_and_then_nothing(own_server: Red
     await it.stop()
 
 
+async def test_a_server_that_is_away_at_the_start_is_told_of_once_and_its_return_too(
+    own_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_server.kill()
+    it = RedisStore(HotLink(pool_of(own_server.url, 2.0), 0.2), Keys("p"), TTL_S)
+    await it.start()
+    for _ in range(2):
+        with pytest.raises(StateError):
+            await it.wait_ready(0.2)
+    assert isinstance(await ticket(it), StateError)
+    own_server.start()
+    await it.wait_ready(10)
+    assert await ticket(it) == 1
+    await it.stop()
+    said = [line.getMessage() for line in caplog.records if line.name == "distributer.state"]
+    assert said == ["shared state is away; serving degraded", "shared state is back"]
+
+
 async def test_a_killed_server_is_found_again_and_its_scripts_with_it(own_server: RedisServer) -> None:
     it = await _linked(own_server, 1.0)
     begun = await begin(it, create(1))

@@ -71,6 +71,11 @@ async def test_answers_that_are_errors_are_counted_and_the_exit_status_says_so()
         assert (ended.status, ended.errors) == (1, "")
         assert "errors      20 status 503" in ended.output
         assert "answers     0\n" in ended.output
+        for name in ("p50", "p99", "max"):
+            assert f"\n{name}         -\n" in ended.output
+        ended = await bench(it.port, "/", *few, "--json")
+        measured = json.loads(ended.output)
+        assert [measured[f"{name}_ms"] for name in ("p50", "p99", "max")] == [None] * 3
 
 
 async def test_an_interim_answer_is_not_the_answer() -> None:
@@ -87,3 +92,10 @@ async def test_nobody_there_is_one_line() -> None:
     it = await bench(port, "/", "--seconds", "1")
     assert it.status == 1
     assert it.errors == f"distributer: url: cannot connect to 127.0.0.1:{port}: Connection refused\n"
+
+
+async def test_a_name_that_nobody_has_is_one_line() -> None:
+    it = await asyncio.to_thread(run, "-m", "distributer", "bench", "--url", "http://nosuch.invalid/")
+    assert it.status == 1
+    assert it.errors.startswith("distributer: url: cannot connect to nosuch.invalid:80: ")
+    assert it.errors.count("\n") == 1

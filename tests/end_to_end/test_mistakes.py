@@ -142,6 +142,33 @@ def test_an_address_of_another_machine_is_one_line_that_names_which() -> None:
         mistake(*SERVE, *BACKEND, *ports, flag, host, says=says, status=1)
 
 
+FEW_FILES = """
+import resource
+from distributer.cli import main
+resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))
+main()
+"""
+NO_CHILDREN = """
+import asyncio
+from distributer.cli import main
+from distributer.process import supervisor
+async def nothing(*_): pass
+async def fail(*_, **__): raise OSError(24, "Too many open files")
+supervisor.await_redis = nothing
+asyncio.create_subprocess_exec = fail
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [(FEW_FILES, "only 24 files (RLIMIT_NOFILE); at least "), (NO_CHILDREN, " cannot be started: Too many open files")],
+)
+def test_too_few_descriptors_are_one_line(program: str, says: str) -> None:
+    flags = ("--port", str(free_port()), "--replicas", "2")
+    mistake("-c", program, "serve", *BACKEND, *flags, says=says, status=1)
+
+
 def test_a_redis_that_never_comes_ends_the_wait() -> None:
     where = f"redis://127.0.0.1:{free_port()}"
     flags = ("--port", str(free_port()), "--redis", where, "--wait-redis-s", "1")

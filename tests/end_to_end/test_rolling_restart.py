@@ -102,6 +102,20 @@ async def test_a_restart_asked_for_within_one_follows_it_once_and_sigterm_ends_i
             assert command.output.count(DONE) == 2
 
 
+async def test_children_ignore_the_signal_that_is_for_their_supervisor(redis_url: str) -> None:
+    async with quick_backends(1) as backends:
+        with serve(port := free_port(), redis_url, [backends[0].port], "--admin-port", str(free_port())) as command:
+            before = command.descendants
+            for pid in before:
+                os.kill(pid, signal.SIGHUP)
+            assert (await ask(port, request())).status == 200
+            command.send(signal.SIGHUP)
+            await done(command, 1)
+            assert set(command.descendants).isdisjoint(before)
+            assert "starting it again" not in command.output
+            assert await asyncio.to_thread(command.end) == 0
+
+
 FAILING = """
 from distributer.cli import main
 from distributer.process import supervisor

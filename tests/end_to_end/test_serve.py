@@ -238,6 +238,16 @@ async def test_workers_end_with_a_supervisor_that_was_killed(redis_url: str) -> 
             command.assert_nothing_left()
 
 
+async def test_with_json_each_line_is_json_the_supervisors_own_too(redis_url: str) -> None:
+    async with quick_backends(1) as backends:
+        with serve(free_port(), redis_url, [backends[0].port], "--log-format", "json") as command:
+            command.send(signal.SIGHUP)
+            await asyncio.to_thread(command.wait_for, "rolling restart done")
+            assert await asyncio.to_thread(command.end) == 0
+            events = [json.loads(line)["event"].split()[0] for line in command.output.splitlines()]
+            assert events == ["serving", "rolling", "replica", "rolling", "draining,"]
+
+
 def test_workers_that_start_end_quietly_with_a_supervisor_that_was_killed(redis_url: str) -> None:
     flags = ("--port", str(free_port()), "--redis", redis_url, "--backend", "http://127.0.0.1:9", "--replicas", "2")
     with Command("-m", "distributer", "serve", *flags) as command:

@@ -196,6 +196,7 @@ WRONG = [
     ("max_head_bytes", "100"),
     ("max_fields", "0"),
     ("max_target_bytes", "0"),
+    ("max_target_bytes", "32769"),  # more than the head that it is part of
     ("max_body_bytes", "-1"),
     ("max_body_bytes", "1 GiB"),
     ("answer_buffer_bytes", "-1"),

@@ -8,7 +8,8 @@ import resource
 import pytest
 
 from distributer.config import Settings
-from distributer.process.descriptors import OWN, fitted, raise_limit
+from distributer.errors import StartupError
+from distributer.process.descriptors import OWN, fitted, raise_limit, require_descriptors
 
 
 def settings(backends: int, in_flight: int, clients: int) -> Settings:
@@ -34,6 +35,20 @@ def test_client_connections_are_lowered_to_what_fits_and_a_line_says_so(
         it = fitted(settings(backends, in_flight, clients), descriptors)
     assert it.max_client_connections == allowed
     assert bool(caplog.records) is (allowed < clients)
+
+
+@pytest.mark.parametrize(
+    ("backends", "in_flight", "clients", "needed"),
+    [(4, 512, 10_000, OWN + 16), (1, 2, 10_000, OWN + 10), (4, 512, 1, OWN + 2)],
+)
+def test_with_room_for_next_to_no_clients_it_does_not_start(
+    backends: int, in_flight: int, clients: int, needed: int
+) -> None:
+    it = settings(backends, in_flight, clients)
+    require_descriptors(it, needed)
+    assert fitted(it, needed).max_client_connections == min(8, clients)
+    with pytest.raises(StartupError, match=f"at least {needed} are needed"):
+        require_descriptors(it, needed - 1)
 
 
 def test_the_soft_limit_is_raised_to_the_hard_one() -> None:

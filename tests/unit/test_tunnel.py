@@ -8,13 +8,13 @@ from websockets.protocol import Protocol, Side
 
 from distributer.clock import Clock
 from distributer.forwarding.core import ForwardingCore, ForwardingOptions
-from distributer.forwarding.limits import UpstreamLimits
+from distributer.forwarding.limits import ClientLimits, UpstreamLimits
 from distributer.forwarding.tunnel import CLOSE_WAIT_S, Direction, Tunnel
 from distributer.model import Backend
 from distributer.state.memory import MemoryStore
 from distributer.wire.websocket import close_frame
 
-IDLE_S, HALF_IDLE_S = 100.0, 20.0
+IDLE_S, HALF_IDLE_S, STUCK_S = 100.0, 20.0, 30.0
 
 
 class Time:
@@ -33,6 +33,8 @@ class FakeEnd:
         self.outgoing: Direction | None = None
         self.got = b""
         self.told: list[str] = []
+        self.unsent = 0
+        self.has_failed = False
 
     def join(self, outgoing: Direction, incoming: Direction) -> None:
         self.outgoing = outgoing
@@ -58,6 +60,9 @@ class FakeEnd:
     def abort(self) -> None:
         self.told.append("abort")
 
+    def reset(self) -> None:
+        self.told.append("reset")
+
 
 class Site:
     """A tunnel between two fake ends, and a clock driven by hand."""
@@ -66,6 +71,7 @@ class Site:
         self.time = Time()
         self.clock = Clock(self.time)
         options = ForwardingOptions(
+            clients=ClientLimits(idle_timeout_s=STUCK_S),
             limits=UpstreamLimits(idle_timeout_s=HALF_IDLE_S),
             tunnel_idle_timeout_s=IDLE_S,
             tunnel_drain_s=tunnel_drain_s,
@@ -159,9 +165,9 @@ def test_an_end_that_never_takes_the_last_bytes_is_cut_in_time() -> None:
     site = Site(is_websocket=False)
     site.up.lost()
     site.wait(HALF_IDLE_S - 1)
-    assert "abort" not in site.backend.told
+    assert "reset" not in site.backend.told
     site.wait(2)
-    assert site.backend.told[-1] == "abort"
+    assert site.backend.told[-1] == "reset"
 
 
 def test_silence_ends_a_tunnel_and_any_byte_either_way_is_none() -> None:
@@ -172,14 +178,14 @@ def test_silence_ends_a_tunnel_and_any_byte_either_way_is_none() -> None:
     site.wait(IDLE_S - 2)
     assert (site.client.told, site.backend.told) == ([], [])
     site.wait(3)
-    assert (site.client.told, site.backend.told) == (["abort"], ["abort"])
+    assert (site.client.told, site.backend.told) == (["reset"], ["reset"])
 
 
 def test_a_half_closed_tunnel_may_be_silent_for_less_long() -> None:
     site = Site(is_websocket=True)
     site.up.ended()
     site.wait(HALF_IDLE_S + 1)
-    assert (site.client.told, site.backend.told) == (["abort"], ["eof", "abort"])
+    assert (site.client.told, site.backend.told) == (["reset"], ["eof", "reset"])
 
 
 def test_a_silent_websocket_is_closed_with_1001() -> None:
@@ -187,6 +193,52 @@ def test_a_silent_websocket_is_closed_with_1001() -> None:
     site.wait(IDLE_S + 1)
     assert as_read_by(Side.CLIENT, site.client.got) == ([], 1001)
     assert as_read_by(Side.SERVER, site.backend.got) == ([], 1001)
+
+
+def test_the_breaking_of_one_end_resets_the_other() -> None:
+    site = Site(is_websocket=False)
+    site.down.lost(by_error=True)
+    assert site.client.told == ["reset"]
+
+
+def test_an_end_that_breaks_behind_its_end_has_sent_the_whole() -> None:
+    half_closed, websocket = Site(is_websocket=False), Site(is_websocket=True)
+    half_closed.down.ended()
+    websocket.down.received(close_frame(1000, is_masked=False))
+    for site in (half_closed, websocket):
+        site.down.lost(by_error=True)
+        assert site.client.told[-1] == "close"
+
+
+def test_an_end_that_takes_nothing_for_too_long_is_cut_and_any_progress_is_some() -> None:
+    site = Site(is_websocket=True)
+    site.backend.unsent = 100
+    site.up.pause()
+    for unsent in (99, 98):
+        site.wait(STUCK_S - 2)
+        site.backend.unsent = unsent
+        site.wait(1.5)
+    site.wait(STUCK_S - 2)
+    assert "reset" not in site.client.told + site.backend.told
+    site.wait(3)
+    assert (site.client.told[-1], site.backend.told[-1]) == ("reset", "reset")
+
+
+def test_an_end_that_takes_more_again_is_not_stuck() -> None:
+    site = Site(is_websocket=False)
+    site.up.pause()
+    site.wait(STUCK_S - 2)
+    site.up.resume()
+    site.wait(10)
+    assert (site.client.told, site.backend.told) == (["pause", "resume"], [])
+
+
+def test_an_end_that_breaks_while_it_is_held_back_is_found() -> None:
+    site = Site(is_websocket=False)
+    site.up.pause()
+    site.client.has_failed = True
+    site.wait(1.5)
+    assert (site.client.told, site.backend.told) == (["pause", "reset"], ["reset"])
 
 
 # The proper close of a WebSocket.
@@ -282,7 +334,7 @@ def test_what_is_no_websocket_after_all_gets_nothing_put_into_it() -> None:
     site.tunnel.close(1012)
     assert (site.client.got, site.backend.got) == (b"\xff\xffgarbage", b"\x00\x00garbage")
     site.wait(CLOSE_WAIT_S + 1)
-    assert (site.client.told, site.backend.told) == (["abort"], ["abort"])
+    assert (site.client.told, site.backend.told) == (["reset"], ["reset"])
 
 
 def test_a_slow_client_that_is_told_does_not_hold_back_the_backends_close_frame() -> None:
