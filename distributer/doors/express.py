@@ -18,7 +18,7 @@ from distributer.doors.peer import peer_of
 from distributer.errors import ClientError, ConfigError, RequestError
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.exchange import Exchange
-from distributer.forwarding.limits import HIGH_WATER_BYTES
+from distributer.forwarding.limits import HIGH_WATER_BYTES, LARGE_READ_BYTES
 from distributer.forwarding.tunnel import End, StreamEnd
 from distributer.wire.body import LAST_CHUNK, chunk, last_chunk
 from distributer.wire.head import Framing, RequestHead, ResponseHead, downstream_head
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 MAX_QUEUED = 32
 """Pipelined requests that are read ahead. What comes behind them is parsed when they have had their turn."""
-LARGE_READ_BYTES = 64 * 1024
-"""Behind a read of that size there is most likely another, and the event loop would take up to 32 of them at once."""
 SLICE_BYTES = 4096
 """How much of a read is parsed before those are counted."""
 TOO_MANY_QUEUED = 256

@@ -66,6 +66,9 @@ class Joined(Protocol):
     def check(self, now: float) -> None:
         """End if silent for too long."""
 
+    def cut(self) -> None:
+        """End at once, for both sides to see."""
+
     def close(self, code: int) -> None:
         """Close a WebSocket properly, with that status code; leave other protocols alone."""
 
@@ -150,7 +153,9 @@ class ForwardingCore:
             self._close_tunnels_at = self.clock.now + self.options.tunnel_drain_s
 
     async def close(self) -> None:
-        """Cut all connections to the backends."""
+        """Cut all connections to the backends, and the tunnels that are left."""
+        for tunnel in tuple(self.tunnels):
+            tunnel.cut()
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
 
     def _check(self, now: float) -> None:

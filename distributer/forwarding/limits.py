@@ -8,6 +8,10 @@ from dataclasses import dataclass
 HIGH_WATER_BYTES = 64 * 1024
 """How much is buffered on one side before the other is held back."""
 
+LARGE_READ_BYTES = 64 * 1024
+"""Behind a read of that size there is most likely another, and the event loop would take up to 32 of them at once: then
+others have their turn first."""
+
 NO_BOUND = sys.maxsize
 
 

@@ -23,6 +23,7 @@ import socket
 from typing import Protocol, cast
 
 from distributer.forwarding.core import ForwardingCore
+from distributer.forwarding.limits import LARGE_READ_BYTES
 from distributer.forwarding.reset import has_failed, reset
 from distributer.wire.websocket import GOING_AWAY, FrameFollower, close_frame
 
@@ -236,6 +237,11 @@ class Direction:
         """Whether a Close frame has been sent to the sink, the source's or ours."""
         return self._is_told or self.has_closed
 
+    @property
+    def is_held_back(self) -> bool:
+        """Whether the sink takes no more for now."""
+        return self._is_paused
+
     def received(self, data: bytes) -> None:
         """Pass bytes on; never none."""
         self._tunnel.passed(self, len(data))
@@ -395,6 +401,13 @@ class StreamEnd:
 
     def data_received(self, data: bytes) -> None:
         self._outgoing.received(data)
+        if len(data) >= LARGE_READ_BYTES:
+            self.pause_reading()
+            asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self._outgoing.is_held_back:
+            self.resume_reading()
 
     def eof_received(self) -> bool:
         self._outgoing.ended()

@@ -74,12 +74,14 @@ class OriginRules:
     via_name: bytes = b"distributer"
 
 
+MAX_KNOWN = 1024
+"""Peers that are remembered, with what is told of them."""
+
+
 class Origins:
     """Where the requests of one replica come from."""
 
     __slots__ = ("_known", "_rules")
-
-    MAX_KNOWN = 1024
 
     def __init__(self, rules: OriginRules) -> None:
         self._rules = rules
@@ -90,7 +92,7 @@ class Origins:
         key = (peer, scheme, version)
         origin = self._known.get(key)
         if origin is None:
-            if len(self._known) >= self.MAX_KNOWN:
+            if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
             origin = self._known[key] = Origin(self._rules, peer, scheme, version)
         return origin

@@ -93,17 +93,20 @@ class Time:
         return self.now
 
 
-class FullPool(BackendPool):
-    """A pool that has as many connections as it may."""
+class FullPool:
+    """A pool that has as many connections as it may. It stands before one, for a compiled class has no subclasses."""
 
     def __init__(self, **limits: Any) -> None:
         self.time = Time()
         self.counters = BackendMetrics()
-        super().__init__(BACKEND, UpstreamLimits(**limits), Clock(self.time), self.counters)
-        self._all = {self.connection() for _ in range(self.limits.max_in_flight)}
+        self.pool = BackendPool(BACKEND, UpstreamLimits(**limits), Clock(self.time), self.counters)
+        self.pool._all = {self.connection() for _ in range(self.limits.max_in_flight)}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.pool, name)
 
     def connection(self) -> UpstreamConnection:
-        return UpstreamConnection(self)
+        return UpstreamConnection(self.pool)
 
     def pass_time(self, seconds: float) -> None:
         self.time.now += seconds

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distributer.wire.elements import MAX_ELEMENTS, Field
-from distributer.wire.forwarded import MAX_PASSES, UNTRUSTED, Origin, OriginRules, Origins, without_host
+from distributer.wire.forwarded import MAX_KNOWN, MAX_PASSES, UNTRUSTED, Origin, OriginRules, Origins, without_host
 from distributer.wire.node import UNIX, UNKNOWN, TrustedProxies
 
 TRUSTED = TrustedProxies(["10.0.0.0/8", "fd00::/8", UNIX])
@@ -261,7 +261,7 @@ def test_peers_are_remembered_but_not_for_ever() -> None:
     assert origins.of(ANYBODY, b"http") is first
     assert origins.of(ANYBODY, b"https") is not first
     assert origins.of(ANYBODY, b"http", b"2") is not first
-    for number in range(Origins.MAX_KNOWN):
+    for number in range(MAX_KNOWN):
         assert origins.of(f"10.0.{number >> 8}.{number & 255}", b"http").peer.startswith("10.0.")
     assert origins.of(ANYBODY, b"http") is not first
 
