@@ -239,8 +239,8 @@ class Direction:
 
     @property
     def is_held_back(self) -> bool:
-        """Whether the sink takes no more for now."""
-        return self._is_paused
+        """Whether the source must wait: the sink takes no more for now, and what comes is for the sink."""
+        return self._is_paused and not self._is_told
 
     def received(self, data: bytes) -> None:
         """Pass bytes on; never none."""
