@@ -27,7 +27,7 @@ from distributer.forwarding.exchange import Exchange
 from distributer.forwarding.pace import BodyPace, body_too_slow
 from distributer.forwarding.tunnel import End
 from distributer.wire.forwarded import Origin
-from distributer.wire.head import Field, Framing, RequestHead, RequestSection, ResponseHead
+from distributer.wire.head import Field, Framing, RequestHead, RequestSection, ResponseHead, serialised
 from distributer.wire.parser import HEAD_LIMITS, MAX_REMEMBERED_BYTES, HeadLimits
 from distributer.wire.problem import problem
 
@@ -164,7 +164,7 @@ def head_of(
         if scope["method"] in ("POST", "PUT", "PATCH") and not names & {b"content-length", b"transfer-encoding"}:
             headers.append((b"transfer-encoding", b"chunked"))  # their framing is not the message's
     target = raw_path + b"?" + query if query else raw_path
-    raw = b"".join([b"%b: %b\r\n" % field for field in headers if field[0] not in left_out])
+    raw = serialised([field for field in headers if field[0] not in left_out])
     if len(target) + len(raw) >= MAX_REMEMBERED_BYTES or len(headers) > limits.max_fields:
         # The server has read it all the same, but no backend will have to.
         limits.check_target(len(target))

@@ -36,7 +36,6 @@ SLICE_BYTES = 4096
 TOO_MANY_QUEUED = 256
 """Behind the end of a body, more requests may be parsed at once. So many are refused."""
 
-
 _BY_CHUNKS: Final = Framing.CHUNKED  # through the Enum it takes longer
 
 
@@ -160,9 +159,6 @@ class ExpressProtocol(ClientConnection):
     def _opened(self, transport: asyncio.Transport) -> None:
         self._origin = self._core.origins.of(*peer_of(transport))
 
-    def _refuse(self, error: ClientError) -> None:
-        self._reject(error)
-
     def _say(self, error: RequestError) -> None:
         self._answer_problem(error)
         self.flush()
@@ -285,7 +281,7 @@ class ExpressProtocol(ClientConnection):
             elif self._parser.has_more:
                 self._give_way()
         except ClientError as error:
-            self._reject(error)
+            self._refuse(error)
 
     def _parse_in_slices(self, data: bytes) -> None:
         """Parse a large read, which may hold any number of small requests; keep what is behind too many of them."""
@@ -418,7 +414,7 @@ class ExpressProtocol(ClientConnection):
         if self._incoming is exchange and self._current is exchange:
             self._body_goes_on(exchange)
 
-    def _reject(self, error: ClientError) -> None:
+    def _refuse(self, error: ClientError) -> None:
         """Refuse what the client sent: after the answers that it still has coming, and nothing behind it counts."""
         self._stop_taking()
         if self._is_closing:

@@ -131,7 +131,7 @@ class Tunnel:
         self._cut_at = self._core.clock.now + CLOSE_WAIT_S
         self.down.send_close(code)
         self.up.send_close(code)
-        self._close_ends()
+        self.close_ends()
 
     def cut(self) -> None:
         """End it at once."""
@@ -153,9 +153,12 @@ class Tunnel:
         else:
             self._core.metrics.tunnel_bytes_down += size
 
-    def followed(self) -> None:
-        """More of the frames of a WebSocket that is being closed has come."""
-        self._close_ends()
+    def close_ends(self) -> None:
+        """Close the ends whose Close frames have gone both ways."""
+        if self.up.has_closed and self.down.is_told:
+            self.client.close()
+        if self.down.has_closed and self.up.is_told:
+            self.backend.close()
 
     def ended(self, direction: Direction) -> None:
         """Nothing more will come from an end, which may still receive."""
@@ -183,13 +186,6 @@ class Tunnel:
     def _cut_later(self) -> None:
         """Bound the time in which an end may take what has been sent to it."""
         self._cut_at = min(self._cut_at, self._core.clock.now + self._core.options.limits.idle_timeout_s)
-
-    def _close_ends(self) -> None:
-        """Close the ends whose Close frames have gone both ways."""
-        if self.up.has_closed and self.down.is_told:
-            self.client.close()
-        if self.down.has_closed and self.up.is_told:
-            self.backend.close()
 
 
 class Direction:
@@ -319,7 +315,7 @@ class Direction:
             if follower.is_between and not follower.is_closed:
                 self._tell()
         follower.follow(data)
-        self._tunnel.followed()
+        self._tunnel.close_ends()
 
 
 class Owner(Protocol):

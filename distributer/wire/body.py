@@ -9,7 +9,7 @@ change how the message is framed, routed or authenticated (RFC 9110 section 6.5.
 
 from __future__ import annotations
 
-from enum import IntEnum
+from typing import Final
 
 from distributer.wire.forwarded import UNTRUSTED
 from distributer.wire.grammar import CHUNK_LINE, CRLF, END_OF_HEAD, FIELDS, illegal_byte, why_no_fields
@@ -32,11 +32,11 @@ NO_TRAILERS = UNTRUSTED | frozenset(
 """Fields that mean nothing at the end, and harm where somebody believes them."""
 
 
-class _State(IntEnum):
-    SIZE = 0
-    DATA = 1
-    DATA_END = 2
-    TRAILERS = 3
+# Where it is in the body: plain numbers, as in the parser.
+_SIZE: Final = 0
+_DATA: Final = 1
+_DATA_END: Final = 2
+_TRAILERS: Final = 3
 
 
 class ChunkedBody:
@@ -51,7 +51,7 @@ class ChunkedBody:
         """The trailer section, serialised, once the body has ended."""
         self.has_more = False
         """Whether the last feed has stopped before its end: feed nothing, when others have had their turn."""
-        self._state = _State.SIZE
+        self._state: int = _SIZE
         self._left = 0
         self._kept = b""  # of a line that has not ended
         self._extension_bytes = 0
@@ -74,7 +74,7 @@ class ChunkedBody:
         self.has_more = False
         while True:
             state = self._state
-            if state is _State.DATA:
+            if state == _DATA:
                 left = self._left
                 if size - at < left:
                     if at < size:
@@ -83,8 +83,8 @@ class ChunkedBody:
                     return None
                 pieces.append(data[at : at + left])
                 at += left
-                self._state = _State.DATA_END
-            elif state is _State.DATA_END:
+                self._state = _DATA_END
+            elif state == _DATA_END:
                 ending = data[at : at + 2]
                 if ending != CRLF:
                     if ending not in (b"", b"\r"):
@@ -92,8 +92,8 @@ class ChunkedBody:
                     self._kept = ending
                     return None
                 at += 2
-                self._state = _State.SIZE
-            elif state is _State.SIZE:
+                self._state = _SIZE
+            elif state == _SIZE:
                 if len(pieces) >= MAX_CHUNKS_AT_ONCE and at < size:
                     self._kept = data[at:]
                     self.has_more = True
@@ -104,7 +104,7 @@ class ChunkedBody:
                     return None
                 self._left = left = self._size_of(data, at, end)
                 at = end + 2
-                self._state = _State.DATA if left else _State.TRAILERS
+                self._state = _DATA if left else _TRAILERS
             else:
                 return self._end(data, at)
 

@@ -27,17 +27,17 @@ FIELDS = re.compile(rb"(?:" + TOKEN + rb":[\t -~\x80-\xff]*+\r\n)*+")
 """RFC 9112 section 5: no space before the colon, no folded lines, no control characters but tabs."""
 
 ABSOLUTE_FORM = re.compile(rb"(?i:https?)://([^/?#]++)([^#]*+)")
-"""RFC 9112 section 3.2. Groups of the second: authority, and path with query, either of which may be missing."""
+"""RFC 9112 section 3.2.2. Groups: authority, and path with query, either of which may be missing."""
 
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]++\]|(?:[0-9A-Za-z\-._~]|%[0-9A-Fa-f]{2})*+)(?::[0-9]{0,5})?+")
 """uri-host [":" port] (RFC 9110 section 7.2), without what no name of a host has had yet: sub-delims, IPvFuture."""
 
-_QUOTED = rb"\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+\""
-_BWS = rb"[\t ]*+"
-_EXTENSION = _BWS + rb";" + _BWS + TOKEN + rb"(?:" + _BWS + rb"=" + _BWS + rb"(?:" + TOKEN + rb"|" + _QUOTED + rb"))?+"
 PROTOCOL = re.compile(TOKEN + rb"(?:/" + TOKEN + rb")?+")
 """An element of Upgrade (RFC 9110 section 7.8)."""
 
+_QUOTED = rb"\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+\""
+_BWS = rb"[\t ]*+"
+_EXTENSION = _BWS + rb";" + _BWS + TOKEN + rb"(?:" + _BWS + rb"=" + _BWS + rb"(?:" + TOKEN + rb"|" + _QUOTED + rb"))?+"
 CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:" + _EXTENSION + rb")*+")
 """chunk-size [ chunk-ext ] (RFC 9112 section 7.1). The size is below 2**60."""
 

@@ -142,11 +142,6 @@ class RequestSection:
             kept = _without(kept, tokens - _NOT_NAMED_AWAY)
         self.lines = b"".join([b"%b\r\n" % line for line in kept])
 
-    @classmethod
-    def of(cls, fields: Iterable[Field], *, is_http11: bool = True) -> RequestSection:
-        """Read fields that a server in front has taken apart."""
-        return cls(_serialised(fields), is_http11=is_http11)
-
     def _offer(self, protocols: bytes) -> bytes | None:
         """Read what is offered to the backend.
 
@@ -322,7 +317,8 @@ def _is_length(value: bytes) -> bool:
     return value.isdigit() and len(value) <= 18
 
 
-def _serialised(fields: Iterable[Field]) -> bytes:
+def serialised(fields: Iterable[Field]) -> bytes:
+    """Make a header section of fields that are apart."""
     return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
@@ -502,7 +498,7 @@ class ResponseHead:
         answers_head: bool = False,
     ) -> ResponseHead:
         """Make a head of fields that are apart."""
-        return cls.read(status, reason, _serialised(fields), is_http11=is_http11, answers_head=answers_head)
+        return cls.read(status, reason, serialised(fields), is_http11=is_http11, answers_head=answers_head)
 
     @property
     def is_websocket(self) -> bool:
@@ -539,7 +535,7 @@ class ResponseHead:
         return ResponseHead(
             self.status,
             self.reason,
-            b"".join([b"%b\r\n" % line for line in kept]) + _serialised(fields),
+            b"".join([b"%b\r\n" % line for line in kept]) + serialised(fields),
             self.framing,
             content_length=self.content_length,
             keep_alive=self.keep_alive,

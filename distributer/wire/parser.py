@@ -194,11 +194,10 @@ class RequestParser:
         try:
             rest = chunks.feed(data)
         except ValueError as error:
+            raise ClientError(str(error)) from error
+        finally:
             if chunks.content:
                 self._sink.request_data(chunks.content)
-            raise ClientError(str(error)) from error
-        if chunks.content:
-            self._sink.request_data(chunks.content)
         if rest is not None:
             self.trailers = chunks.trailers
             self._chunks = None

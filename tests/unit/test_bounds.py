@@ -20,7 +20,7 @@ from distributer.forwarding.refusals import LINES_PER_SPAN, SPAN_S, Refusals
 from distributer.forwarding.tunnel import End
 from distributer.log import Limiter
 from distributer.model import Backend
-from distributer.wire.head import RequestHead, RequestSection, ResponseHead
+from distributer.wire.head import RequestHead, RequestSection, ResponseHead, serialised
 
 # Pace.
 
@@ -295,7 +295,7 @@ def test_a_span_without_too_many_lines_is_not_told_of() -> None:
 
 def test_a_refusal_says_why_who_and_what_and_a_flood_of_them_is_counted(caplog: pytest.LogCaptureFixture) -> None:
     refusals = Refusals()
-    head = RequestHead(b"PUT", b"/a?b\x7f" + b"c" * 5000, RequestSection.of([(b"Host", b"t")]))
+    head = RequestHead(b"PUT", b"/a?b\x7f" + b"c" * 5000, RequestSection(serialised([(b"Host", b"t")])))
     error = ClientError("the body is larger than 5 bytes", 413, "Content too large")
     with caplog.at_level(logging.INFO):
         for _ in range(LINES_PER_SPAN + 7):

@@ -21,6 +21,7 @@ from distributer.wire.head import (
     ResponseHead,
     downstream_head,
     is_sound_request_id,
+    serialised,
     upstream_head,
 )
 from distributer.wire.problem import problem
@@ -32,7 +33,7 @@ ORIGIN = Origin(OriginRules(), "10.0.0.1", b"http")
 
 def request(*fields: Field, method: bytes = b"GET", target: bytes = b"/", is_http11: bool = True) -> RequestHead:
     """Read the head of a request that names its host."""
-    return RequestHead(method, target, RequestSection.of([HOST, *fields], is_http11=is_http11))
+    return RequestHead(method, target, RequestSection(serialised([HOST, *fields]), is_http11=is_http11))
 
 
 def response(
@@ -124,7 +125,7 @@ def test_a_chunked_request_stays_chunked() -> None:
 
 
 def test_a_request_of_http_1_0_without_a_host_gets_the_backends() -> None:
-    head = RequestHead(b"GET", b"/", RequestSection.of([], is_http11=False))
+    head = RequestHead(b"GET", b"/", RequestSection(serialised([]), is_http11=False))
     sent = upstream_head(head, b"127.0.0.1:8000", ORIGIN, ID)
     assert sent.startswith(b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8000\r\n")
     assert b"X-Forwarded-Host" not in sent, "the client named none"
@@ -133,7 +134,7 @@ def test_a_request_of_http_1_0_without_a_host_gets_the_backends() -> None:
 
 def test_the_backend_may_be_told_its_own_name() -> None:
     fields = [(b"A-Host", b"host: 1"), (b"hOst", b"shop:80"), (b"Host-B", b"2")]
-    head = RequestHead(b"GET", b"/", RequestSection.of(fields))
+    head = RequestHead(b"GET", b"/", RequestSection(serialised(fields)))
     assert head.section.lines in upstream_head(head, b"127.0.0.1:8000", ORIGIN, ID)
     own = Origin(OriginRules(rewrites_host=True), "10.0.0.1", b"http")
     sent = upstream_head(head, b"127.0.0.1:8000", own, ID)
@@ -184,14 +185,14 @@ BAD_REQUESTS: list[tuple[list[Field], int]] = [
 @pytest.mark.parametrize(("fields", "status"), BAD_REQUESTS, ids=lambda value: repr(value)[:60])
 def test_an_ambiguous_request_is_refused(fields: list[Field], status: int) -> None:
     with pytest.raises(ClientError) as refusal:
-        RequestSection.of(fields)
+        RequestSection(serialised(fields))
     assert refusal.value.status == status
 
 
 def test_http_1_0_knows_no_chunks_but_needs_no_host() -> None:
     with pytest.raises(ClientError, match=r"chunked in an HTTP/1\.0 request"):
         request((b"Transfer-Encoding", b"chunked"), is_http11=False)
-    assert RequestHead(b"GET", b"/", RequestSection.of([], is_http11=False)).host is None
+    assert RequestHead(b"GET", b"/", RequestSection(serialised([]), is_http11=False)).host is None
     with pytest.raises(ClientError, match="more than one Host"):
         request(HOST, is_http11=False)
 
@@ -296,7 +297,7 @@ def test_what_else_a_client_expects_cannot_be_met(value: bytes) -> None:
     "host", [b"", b"shop", b"shop:80", b"shop:", b"127.0.0.1:8080", b"[::1]", b"[::1]:8080", b"a_b.c~d", b"%41"]
 )
 def test_a_host_is_a_host_and_perhaps_a_port(host: bytes) -> None:
-    assert RequestSection.of([(b"Host", host)]).host == host
+    assert RequestSection(serialised([(b"Host", host)])).host == host
 
 
 @pytest.mark.parametrize(
@@ -305,7 +306,7 @@ def test_a_host_is_a_host_and_perhaps_a_port(host: bytes) -> None:
 )
 def test_what_is_no_host_is_refused(host: bytes) -> None:
     with pytest.raises(ClientError, match="Host is not a host"):
-        RequestSection.of([(b"Host", host)])
+        RequestSection(serialised([(b"Host", host)]))
 
 
 TARGETS = [
