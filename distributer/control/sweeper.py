@@ -15,7 +15,7 @@ from distributer.forwarding.connection import UpstreamConnection
 from distributer.forwarding.core import ForwardingCore
 from distributer.model import Doubt
 from distributer.state.store import Doubts
-from distributer.wire.head import ResponseHead
+from distributer.wire.response import ResponseHead
 
 INTERVAL_S = 1.0
 LEASE_S = 3.0

@@ -26,10 +26,12 @@ from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.exchange import Exchange
 from distributer.forwarding.pace import BodyPace, body_too_slow
 from distributer.forwarding.tunnel import End
+from distributer.wire.fields import Field, Framing, serialised
 from distributer.wire.forwarded import Origin
-from distributer.wire.head import Field, Framing, RequestHead, RequestSection, ResponseHead, serialised
 from distributer.wire.parser import HEAD_LIMITS, MAX_REMEMBERED_BYTES, HeadLimits
 from distributer.wire.problem import problem
+from distributer.wire.request import RequestHead, RequestSection
+from distributer.wire.response import ResponseHead
 
 WATCH_AFTER_S = 0.25
 """An exchange that takes longer is watched for the client's leaving. A watcher costs a task: short ones have none."""

@@ -21,9 +21,11 @@ from distributer.forwarding.exchange import Exchange
 from distributer.forwarding.limits import HIGH_WATER_BYTES, LARGE_READ_BYTES
 from distributer.forwarding.tunnel import End, StreamEnd
 from distributer.wire.body import LAST_CHUNK, chunk, last_chunk
-from distributer.wire.head import Framing, RequestHead, ResponseHead, downstream_head
+from distributer.wire.fields import Framing
 from distributer.wire.parser import RequestParser
 from distributer.wire.problem import problem
+from distributer.wire.request import RequestHead
+from distributer.wire.response import ResponseHead, downstream_head
 
 if TYPE_CHECKING:
     from uvicorn.config import Config

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
-from distributer.wire.head import Field
+from distributer.wire.fields import Field
 from distributer.wire.node import UNIX, UNKNOWN
 
 

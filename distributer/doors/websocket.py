@@ -26,8 +26,9 @@ from distributer.errors import RequestError
 from distributer.forwarding.exchange import Exchange
 from distributer.forwarding.limits import HIGH_WATER_BYTES
 from distributer.forwarding.tunnel import CLOSE_WAIT_S, Direction, End
-from distributer.wire.head import Field, ResponseHead
+from distributer.wire.fields import Field
 from distributer.wire.problem import problem
+from distributer.wire.response import ResponseHead
 from distributer.wire.websocket import BAD_GATEWAY
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024

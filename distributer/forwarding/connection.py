@@ -21,8 +21,9 @@ from distributer.clock import Clock
 from distributer.errors import ConnectionStale, UpstreamError, UpstreamTimeout
 from distributer.forwarding.limits import HIGH_WATER_BYTES, UpstreamLimits
 from distributer.model import Backend
-from distributer.wire.head import Framing, ResponseHead
+from distributer.wire.fields import Framing
 from distributer.wire.parser import ResponseParser
+from distributer.wire.response import ResponseHead
 
 
 class UpstreamUser(Protocol):

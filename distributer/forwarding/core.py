@@ -23,8 +23,8 @@ from distributer.routing.route import Route
 from distributer.state.fallback import Fallback
 from distributer.state.store import Store
 from distributer.wire.forwarded import OriginRules, Origins
-from distributer.wire.head import RequestHead
 from distributer.wire.parser import HEAD_LIMITS, HeadLimits
+from distributer.wire.request import RequestHead
 from distributer.wire.websocket import SERVICE_RESTART
 
 UNREACHABLE_S = 1.0

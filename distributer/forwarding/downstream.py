@@ -6,7 +6,7 @@ from typing import Protocol
 
 from distributer.errors import RequestError
 from distributer.forwarding.tunnel import End
-from distributer.wire.head import ResponseHead
+from distributer.wire.response import ResponseHead
 
 
 class Downstream(Protocol):

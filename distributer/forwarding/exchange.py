@@ -44,8 +44,10 @@ from distributer.forwarding.tunnel import StreamEnd, Tunnel
 from distributer.model import Backend, ItemId, Outcome, Ticket
 from distributer.routing.item import FindOwner, Rotate, need_of
 from distributer.routing.route import Decision, Reason, Route, TakeTicket, choose_by_owner, choose_by_ticket
+from distributer.wire.fields import Field, Framing
 from distributer.wire.forwarded import Origin
-from distributer.wire.head import Field, Framing, RequestHead, ResponseHead, upstream_head
+from distributer.wire.request import RequestHead, upstream_head
+from distributer.wire.response import ResponseHead
 
 _ROUTING_FIELDS = frozenset({b"x-distributer-backend", b"x-distributer-route", b"x-distributer-ticket"})
 

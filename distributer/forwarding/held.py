@@ -7,7 +7,7 @@ from collections.abc import Callable
 from distributer.errors import RequestError
 from distributer.forwarding.downstream import Downstream
 from distributer.forwarding.tunnel import End
-from distributer.wire.head import ResponseHead
+from distributer.wire.response import ResponseHead
 
 
 class HeldAnswer:

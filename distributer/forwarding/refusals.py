@@ -10,7 +10,7 @@ import logging
 
 from distributer.errors import ClientError, RequestError
 from distributer.log import Limiter
-from distributer.wire.head import RequestHead
+from distributer.wire.request import RequestHead
 
 TURNED_AWAY = "turned away"
 LINES_PER_SPAN = 20

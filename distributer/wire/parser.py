@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from distributer.errors import ClientError
 from distributer.wire.body import ChunkedBody
+from distributer.wire.fields import Framing
 from distributer.wire.grammar import (
     CRLF,
     END_OF_HEAD,
@@ -22,7 +23,8 @@ from distributer.wire.grammar import (
     illegal_byte,
     why_no_request_line,
 )
-from distributer.wire.head import Framing, RequestHead, RequestSection, ResponseHead
+from distributer.wire.request import RequestHead, RequestSection
+from distributer.wire.response import ResponseHead
 
 MAX_REMEMBERED_BYTES = 4 * 1024
 """The largest header section that is kept for the next message: thousands of connections may each keep one."""

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from http import HTTPStatus
 
 from distributer.errors import RequestError
-from distributer.wire.head import Field, ResponseHead
+from distributer.wire.fields import Field
+from distributer.wire.response import ResponseHead
 
 
 def problem(

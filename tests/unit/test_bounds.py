@@ -20,7 +20,9 @@ from distributer.forwarding.refusals import LINES_PER_SPAN, SPAN_S, Refusals
 from distributer.forwarding.tunnel import End
 from distributer.log import Limiter
 from distributer.model import Backend
-from distributer.wire.head import RequestHead, RequestSection, ResponseHead, serialised
+from distributer.wire.fields import serialised
+from distributer.wire.request import RequestHead, RequestSection
+from distributer.wire.response import ResponseHead
 
 # Pace.
 

@@ -10,21 +10,11 @@ from hypothesis import strategies as st
 
 from distributer.errors import ClientError, RequestError, Unroutable, UpstreamError
 from distributer.wire.body import chunk
+from distributer.wire.fields import HOP_BY_HOP, PROTECTED, Field, Framing, serialised
 from distributer.wire.forwarded import UNTRUSTED, Origin, OriginRules
-from distributer.wire.head import (
-    HOP_BY_HOP,
-    PROTECTED,
-    Field,
-    Framing,
-    RequestHead,
-    RequestSection,
-    ResponseHead,
-    downstream_head,
-    is_sound_request_id,
-    serialised,
-    upstream_head,
-)
 from distributer.wire.problem import problem
+from distributer.wire.request import RequestHead, RequestSection, is_sound_request_id, upstream_head
+from distributer.wire.response import ResponseHead, downstream_head
 
 HOST = (b"Host", b"shop")
 ID = b"0123-4"

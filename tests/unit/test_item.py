@@ -18,8 +18,8 @@ from backend.config import Settings
 from distributer.errors import ClientError
 from distributer.model import ItemId, Operation
 from distributer.routing.item import ROTATE, FindOwner, ItemRules, Need, TakeClaim, canonical_int, need_of
-from distributer.wire.head import RequestHead
 from distributer.wire.parser import RequestParser
+from distributer.wire.request import RequestHead
 
 ITEM_BODY = b'{"name": "pen", "price": 1}'
 NAMES_ITEM = re.compile(rb'\{"detail":"Item (-?\d+) (?:not found|already exists)"\}')

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from distributer.errors import ClientError
 from distributer.wire.body import MAX_CHUNKS_AT_ONCE
-from distributer.wire.head import Framing, RequestHead, ResponseHead
+from distributer.wire.fields import Framing
 from distributer.wire.parser import HEAD_LIMITS, MAX_INTERIM, RESPONSE_LIMITS, HeadLimits, RequestParser, ResponseParser
+from distributer.wire.request import RequestHead
+from distributer.wire.response import ResponseHead
 
 Event = tuple[Any, ...]
 GET = b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n"

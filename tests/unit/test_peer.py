@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from distributer.doors.peer import peer_of, peer_of_scope
-from distributer.wire.head import Field
+from distributer.wire.fields import Field
 from distributer.wire.node import UNIX, UNKNOWN
 
 

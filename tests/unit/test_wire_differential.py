@@ -14,8 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from distributer.errors import ClientError
-from distributer.wire.head import RequestHead
 from distributer.wire.parser import RequestParser
+from distributer.wire.request import RequestHead
 from tests.conformance.mutations import REQUESTS, TOKENS, mutant
 from tests.support.second_opinion import Reading, requests_by_h11
 from tests.support.strict import Message, Requests
