@@ -60,10 +60,11 @@ async def test_of_many_chunks_some_are_taken_at_a_time() -> None:
     protocol, wire = connected()
     protocol.data_received(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * (3 * MAX_CHUNKS_AT_ONCE))
     taken = [0]
-    while not wire.is_read:
-        assert protocol._incoming is not None
-        taken.append(protocol._incoming.body_bytes)
-        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        while not wire.is_read:
+            assert protocol._incoming is not None
+            taken.append(protocol._incoming.body_bytes)
+            await asyncio.sleep(0)
     assert len(taken) > 2
     # What was left of the part before, and another one.
     assert all(later - before <= 2 * MAX_CHUNKS_AT_ONCE for before, later in pairwise(taken))
