@@ -18,6 +18,10 @@ class StartupError(DistributerError):
     """The settings are fine, but the surroundings are not: a port in use, no Redis. The exit status is 1."""
 
 
+class ChangeRefusedError(DistributerError):
+    """A change of the cluster that cannot be made; the message says why. Nothing has changed."""
+
+
 class StateError(DistributerError):
     """Redis is away, late, or refuses us; or it answered with what this schema does not hold."""
 

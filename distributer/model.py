@@ -62,6 +62,55 @@ class Backend:
         return cls(url=f"http://{bracketed(host)}:{port}", host=host, port=port)
 
 
+class AdminState(Enum):
+    """What the operators want of a backend.
+
+    READY: it takes part. DRAIN: no rotation and no new items; the items that it has keep working. MAINT: nothing.
+    """
+
+    READY = "ready"
+    DRAIN = "drain"
+    MAINT = "maint"
+
+
+class HealthStatus(Enum):
+    """What is known of a backend's health.
+
+    DOWN: probes fail. EJECTED: requests failed, one after the other; it is left alone for a while.
+    """
+
+    UP = "up"
+    DOWN = "down"
+    EJECTED = "ejected"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The health of one backend, and why. `since` and `until` are Redis TIME, in seconds.
+
+    `until`: when an ejection ends. `times`: how often it was ejected of late; each time is longer than the one before.
+    """
+
+    status: HealthStatus
+    since: float
+    reason: str
+    until: float | None = None
+    times: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """How tickets fall, for the scripts: on `urls[(ticket + shift) mod N]`, where `usable` has a "1".
+
+    `version` is that of the topology, by which a script knows that all of this still holds.
+    """
+
+    urls: tuple[str, ...]
+    usable: str
+    shift: int = -1
+    version: int = 0
+
+
 class Operation(Enum):
     """What a claim does to its item."""
 
@@ -96,12 +145,14 @@ class Begun:
 
     `owner` is None when nothing is bound and nothing was claimed: a delete of an unbound item, or a create that no
     usable backend could take. `ticket` is the ticket that the new binding took, None for one that stood already.
-    `is_full`: nothing was claimed, for the item has as many claims as it may.
+    `is_full`: nothing was claimed, for the item has as many claims as it may. `is_stale`: nothing was claimed, for the
+    topology has changed; the next begin will find the new one.
     """
 
     owner: str | None
     ticket: Ticket | None = None
     is_full: bool = False
+    is_stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -15,13 +15,16 @@ from typing import Any, cast
 import redis.asyncio as redis
 
 from distributer.errors import StateError
-from distributer.model import Backend
+from distributer.model import Health, HealthStatus
+from distributer.state.agreement import health_of
 from distributer.state.keys import Keys
 from distributer.state.redis_link import decoded, explain
 
 SNAPSHOT_TTL_S = 5
 FORGET_REPLICA_S = 60
 SCAN_PAGE = 1000
+NOT_PROBED = Health(HealthStatus.UP, 0.0, "not probed")
+"""What is said of a backend that nobody has found anything about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,11 @@ class BackendStatus:
     id: str
     url: str
     position: int
+    state: str
+    """ready, drain or maint: what is wanted of it."""
+    joined: bool
+    source: str
+    health: Health
     items: int
     requests: int
     failures: int
@@ -71,29 +79,25 @@ class Registry:
         self._client = client
         self._keys = keys
 
-    async def announce_backends(self, backends: Sequence[Backend], *, only_if_missing: bool = False) -> bool:
-        """Write the ring, if none is written there, or another one. True if another one was replaced.
+    async def health(self) -> Mapping[str, Health]:
+        """Read the health of all backends, by id. What anyone may have edited and is no health is left out."""
+        with translated():
+            fields = await cast(Awaitable[dict[Any, Any]], self._client.hgetall(self._keys.health))
+        return _healths(fields)
 
-        `only_if_missing` leaves another one alone: two rings must not be written over each other for ever.
-        """
-        wanted = {
-            backend.id: json.dumps({"url": backend.url, "position": position}, separators=(",", ":"))
-            for position, backend in enumerate(backends)
-        }
-        with _translated():
-            found = await cast(Awaitable[dict[Any, Any]], self._client.hgetall(self._keys.backends))
-            if {decoded(key): decoded(value) for key, value in found.items()} == wanted or (found and only_if_missing):
-                return False
-            async with self._client.pipeline(transaction=True) as pipeline:
-                pipeline.delete(self._keys.backends)
-                pipeline.hset(self._keys.backends, mapping=cast(Any, wanted))
-                pipeline.incr(self._keys.topology)
-                await pipeline.execute()
-            return bool(found)
+    async def bound_among(self, urls: Collection[str]) -> set[str]:
+        """Say which of these base URLs items are bound to. Takes up to one pass over the sticky map."""
+        found: set[str] = set()
+        cursor = 0
+        while True:
+            cursor, page = await self.bindings(cursor)
+            found |= {owner for _, owner in page if owner in urls}
+            if cursor == 0 or found == set(urls):
+                return found
 
     async def beat(self, replica_id: str, snapshot: Mapping[str, Any]) -> None:
         """Give a sign of life, with a snapshot of the replica's counters."""
-        with _translated():
+        with translated():
             now = await self._now()
             async with self._client.pipeline(transaction=False) as pipeline:
                 pipeline.zadd(self._keys.replicas, {replica_id: now})
@@ -103,7 +107,7 @@ class Registry:
 
     async def leave(self, replica_id: str) -> None:
         """Say goodbye."""
-        with _translated():
+        with translated():
             async with self._client.pipeline(transaction=False) as pipeline:
                 pipeline.zrem(self._keys.replicas, replica_id)
                 pipeline.delete(self._keys.replica(replica_id))
@@ -112,14 +116,15 @@ class Registry:
     async def status(self) -> ClusterStatus:
         """Read the whole cluster. Takes one pass over the sticky map."""
         keys = self._keys
-        with _translated():
+        with translated():
             async with self._client.pipeline(transaction=False) as pipeline:
                 pipeline.get(keys.rotation)
                 pipeline.hlen(keys.sticky)
                 pipeline.hlen(keys.claims)
                 pipeline.get(keys.topology)
                 pipeline.hgetall(keys.backends)
-                tickets, items, claims, topology, backends = await pipeline.execute()
+                pipeline.hgetall(keys.health)
+                tickets, items, claims, topology, backends, health = await pipeline.execute()
         counts: Counter[str] = Counter()
         cursor = 0
         while True:
@@ -133,14 +138,14 @@ class Registry:
             items=items,
             claims=claims,
             topology=_number(topology),
-            backends=_backend_rows(backends, counts, replicas),
+            backends=_backend_rows(backends, _healths(health), counts, replicas),
             unknown_owners=dict(counts),  # as asdict copies it; a Counter it would count
             replicas=replicas,
         )
 
     async def replicas(self) -> Sequence[ReplicaStatus]:
         """List the replicas that are alive, oldest first by id."""
-        with _translated():
+        with translated():
             now = await self._now()
             beats = cast(
                 list[tuple[Any, float]], await self._client.zrange(self._keys.replicas, 0, -1, withscores=True)
@@ -160,18 +165,18 @@ class Registry:
 
     async def owner(self, item: str) -> str | None:
         """Look up the owner of one item."""
-        with _translated():
+        with translated():
             owner = await cast(Awaitable[Any], self._client.hget(self._keys.sticky, item))
             return None if owner is None else decoded(owner)
 
     async def is_claimed(self, item: str) -> bool:
         """Whether a create or delete of the item is in flight, or in doubt."""
-        with _translated():
+        with translated():
             return bool(await cast(Awaitable[Any], self._client.hexists(self._keys.claims, item)))
 
     async def bindings(self, cursor: int = 0) -> tuple[int, list[tuple[str, str]]]:
         """Read one page of the sticky map: the next cursor (0 at the end), and (item, owner) pairs."""
-        with _translated():
+        with translated():
             cursor, page = await cast(
                 Awaitable[tuple[int, dict[Any, Any]]], self._client.hscan(self._keys.sticky, cursor, count=SCAN_PAGE)
             )
@@ -179,7 +184,7 @@ class Registry:
 
     async def take_lease(self, replica_id: str, ttl_s: float) -> bool:
         """Take or renew the right to ask the backends about doubts."""
-        with _translated():
+        with translated():
             key, ttl_ms = self._keys.prober, int(ttl_s * 1000)
             if await self._client.set(key, replica_id, nx=True, px=ttl_ms):
                 return True
@@ -191,8 +196,13 @@ class Registry:
             return bool(await self._client.pexpire(key, ttl_ms))
 
 
+def _healths(fields: Mapping[Any, Any]) -> dict[str, Health]:
+    found = {decoded(backend_id): health_of(text) for backend_id, text in fields.items()}
+    return {backend_id: health for backend_id, health in found.items() if health is not None}
+
+
 def _backend_rows(
-    raw: Mapping[Any, Any], counts: dict[str, int], replicas: Sequence[ReplicaStatus]
+    raw: Mapping[Any, Any], health: Mapping[str, Health], counts: dict[str, int], replicas: Sequence[ReplicaStatus]
 ) -> list[BackendStatus]:
     """Join the ring with the items (taken out of `counts`) and the replicas' counters."""
     rows = []
@@ -205,6 +215,10 @@ def _backend_rows(
                 id=backend_id,
                 url=url,
                 position=_number(stored.get("position")),
+                state=str(stored.get("state", "")),
+                joined=stored.get("joined") is True,
+                source=str(stored.get("source", "")),
+                health=health.get(backend_id, NOT_PROBED),
                 items=counts.pop(url, 0),
                 requests=sum(part.get("requests", 0) for part in seen),
                 failures=sum(part.get("failures", 0) for part in seen),
@@ -232,7 +246,7 @@ def _json_object(raw: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """Translate redis-py's errors into StateError."""
     try:
         yield

@@ -17,6 +17,8 @@ from typing import Any
 import redis.asyncio as redis
 
 from distributer.config import Settings, require_backends
+from distributer.control.follower import Follower
+from distributer.control.membership import Membership
 from distributer.control.registry import Registry
 from distributer.control.sweeper import Sweeper
 from distributer.doors.lifespan import OpenCore, running
@@ -24,6 +26,7 @@ from distributer.errors import StartupError, StateError
 from distributer.forwarding.core import Answered, ForwardingCore, ForwardingOptions
 from distributer.forwarding.limits import NO_BOUND, ClientLimits, UpstreamLimits
 from distributer.forwarding.tunnel import CLOSE_WAIT_S
+from distributer.routing.topology import Topology
 from distributer.state.keys import Keys
 from distributer.state.redis_client import RedisRefusedError, client_of, ping, pool_of, redacted
 from distributer.state.redis_link import ClientLink, HotLink
@@ -74,14 +77,41 @@ async def await_redis(settings: Settings, say: Callable[[str], None]) -> None:
             return
 
 
+async def enter_cluster(settings: Settings, say: Callable[[str], None]) -> None:
+    """Wait for Redis, and bring the settings' backends into the cluster. Raises StartupError if Redis never comes."""
+    await await_redis(settings, say)
+    keys = Keys(settings.prefix)
+    client = client_of(settings.redis, CONTROL_TIMEOUT_S)
+    try:
+        await _reconcile(settings, Membership(client, keys), Registry(client, keys))
+    except StateError as error:
+        log.warning("the backends could not be written to Redis; replicas will try again: %s", error)
+    finally:
+        await client.aclose()
+        await client.connection_pool.disconnect()
+
+
+async def _reconcile(settings: Settings, membership: Membership, registry: Registry) -> None:
+    topology = await membership.reconcile(settings.backend_list, registry)
+    others = [member for member in topology.members if member.backend.url not in settings.backends]
+    if others:
+        names = ", ".join(f"{member.backend.id} ({member.source}, {member.state.value})" for member in others)
+        log.warning("the cluster has other backends than those of the settings: %s", names)
+
+
 @asynccontextmanager
 async def open_replica(
-    settings: Settings, client: redis.Redis | None = None, wait_redis_s: float | None = None
+    settings: Settings,
+    client: redis.Redis | None = None,
+    wait_redis_s: float | None = None,
+    *,
+    reconciles: bool = True,
 ) -> AsyncIterator[ForwardingCore]:
     """Open a replica on the running loop.
 
     `client`: a redis-py client to use instead of links of its own, such as a fake. `wait_redis_s`: how long to wait for
-    Redis before serving degraded; by default, as settings say, and then raise StartupError.
+    Redis before serving degraded; by default, as settings say, and then raise StartupError. `reconciles`: whether the
+    settings' backends are brought into the cluster first; for workers, their supervisor has done that.
     """
     require_backends(settings)
     keys = Keys(settings.prefix)
@@ -92,18 +122,26 @@ async def open_replica(
         if client is not None
         else HotLink(pool_of(settings.redis, CONTROL_TIMEOUT_S), settings.redis_budget_s)
     )
-    store = RedisStore(link, keys, settings.claim_timeout_s + CLAIM_MARGIN_S)
+    topology = Topology.of(settings.backend_list)
+    store = RedisStore(link, keys, settings.claim_timeout_s + CLAIM_MARGIN_S, topology)
     own_client = client if client is not None else client_of(settings.redis, CONTROL_TIMEOUT_S)
-    registry = Registry(own_client, keys)
+    registry, membership = Registry(own_client, keys), Membership(own_client, keys)
     core = ForwardingCore(settings.backend_list, store, options_of(settings))
     if settings.access_log:
         core.on_answer = log_answer
     await store.start()
     with contextlib.suppress(StateError):  # degraded then; the store says so itself
         await store.wait_ready(CONTROL_TIMEOUT_S if wait_redis_s is None else wait_redis_s)
-    replica = _Replica(core, store, registry, settings)
-    sweeper = Sweeper(core, store, registry)
-    tasks = [_spawn(replica.beat(), "heartbeat"), _spawn(sweeper.run(), "sweeper")]
+        if reconciles:
+            await _reconcile(settings, membership, registry)
+        # The first request already finds the cluster's ring, not that of the settings.
+        await store.refreshed()
+    replica = _Replica(core, store, registry, membership, settings)
+    tasks = [
+        _spawn(replica.beat(), "heartbeat"),
+        _spawn(Sweeper(core, store, registry).run(), "sweeper"),
+        _spawn(Follower(core, store, own_client, keys).run(), "follower"),
+    ]
     try:
         async with running(core):
             yield core
@@ -174,22 +212,28 @@ def log_answer(exchange: Answered, status: int) -> None:
 class _Replica:
     """The heartbeat of one replica."""
 
-    def __init__(self, core: ForwardingCore, store: RedisStore, registry: Registry, settings: Settings) -> None:
+    def __init__(
+        self,
+        core: ForwardingCore,
+        store: RedisStore,
+        registry: Registry,
+        membership: Membership,
+        settings: Settings,
+    ) -> None:
         self._core = core
         self._store = store
         self._registry = registry
+        self._membership = membership
         self._settings = settings
         self._started_at = time.time()
 
     async def beat(self) -> None:
-        """Announce the ring, and give a sign of life every HEARTBEAT_S, until cancelled."""
-        announced = False
+        """Give a sign of life every HEARTBEAT_S, until cancelled."""
         while True:
             try:
-                # Once whatever stands there; later only into a Redis that has forgotten it.
-                if await self._registry.announce_backends(self._core.ring.backends, only_if_missing=announced):
-                    log.warning("another ring was announced in Redis; it has been replaced by this one")
-                announced = True
+                if self._core.topology.version == 0:
+                    # Redis was away when the cluster was started: the first to see it back founds it.
+                    await self._membership.found(self._settings.backend_list)
                 await self._registry.beat(self._core.replica_id, self._snapshot())
             except StateError as error:
                 log.debug("no heartbeat: %s", error)

@@ -21,6 +21,8 @@ from distributer.routing.item import TakeClaim
 from distributer.routing.route import Decision, Reason, Route, TakeTicket, choose_by_owner
 
 RETRY_WHEN_FULL_S = 5
+MAX_BEGINS = 8
+"""A claim is begun again when the topology has changed since, and when its backend cannot be reached."""
 
 
 class Claimant(Protocol):
@@ -50,13 +52,14 @@ class Claimant(Protocol):
 class ClaimedRequest:
     """One create or delete, and its claim."""
 
-    __slots__ = ("_core", "_exchange", "_need", "_ticket", "claim", "deadline", "held", "in_doubt")
+    __slots__ = ("_begins", "_core", "_exchange", "_need", "_ticket", "claim", "deadline", "held", "in_doubt")
 
     def __init__(self, core: ForwardingCore, exchange: Claimant, need: TakeClaim) -> None:
         self._core = core
         self._exchange = exchange
         self._need = need
         self._ticket: Ticket | None = None
+        self._begins = 0
         self.claim = Claim("", need.item, need.operation)
         self.deadline = 0.0
         """Coarse time, in seconds, by which the request must have ended: a little before the claim's own."""
@@ -67,11 +70,15 @@ class ClaimedRequest:
     def begin(self) -> None:
         """Claim the item; the exchange is told where to go."""
         core = self._core
+        self._begins += 1
         self.claim = claim = Claim(core.new_claim_id(), self._need.item, self._need.operation)
         self.deadline = core.clock.now + core.options.claim_timeout_s
         core.claimed.add(self)
-        usable = core.ring.usable(self._exchange.tried)
-        core.store.begin(claim, core.ring.urls, usable, lambda answer: self._begun(claim, answer))
+        places = core.ring.places(self._exchange.tried)
+        hint = core.fallback.hint(claim.item)
+        if hint and core.ring.by_url(hint) is None:
+            hint = ""
+        core.store.begin(claim, places, lambda answer: self._begun(claim, answer), hint=hint)
 
     def begin_elsewhere(self, owner: str) -> None:
         """Give up the binding that this create has just made, to a backend that cannot be reached; begin anew."""
@@ -127,6 +134,12 @@ class ClaimedRequest:
         elif isinstance(answer, StateError):
             self.leave()
             self._follow_owner(answer)
+        elif answer.is_stale and self._begins < MAX_BEGINS:
+            self._core.claimed.discard(self)
+            self.begin()
+        elif answer.is_stale:
+            self.leave()
+            exchange.follow(Unroutable("the backends are changing all the time", title="Routing state unavailable"))
         elif answer.is_full:
             self.leave()
             detail = f"item {claim.item} has as many creates and deletes in flight, or in doubt, as it may"

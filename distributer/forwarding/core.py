@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,10 +16,10 @@ from distributer.forwarding.metrics import Metrics
 from distributer.forwarding.pool import BackendPool
 from distributer.forwarding.refusals import Refusals
 from distributer.forwarding.wheel import Wheel
-from distributer.model import Backend
+from distributer.model import Backend, Health, HealthStatus
 from distributer.routing.item import DEMO_RULES, ItemRules
-from distributer.routing.ring import Ring
 from distributer.routing.route import Route
+from distributer.routing.topology import Topology
 from distributer.state.fallback import Fallback
 from distributer.state.store import Store
 from distributer.wire.forwarded import OriginRules, Origins
@@ -100,7 +100,9 @@ class ForwardingCore:
         self.fallback = Fallback()
         self.origins = Origins(self.options.origin)
         self.metrics = Metrics()
-        self.ring = Ring(tuple(backends))
+        self.topology = Topology.of(backends)
+        self.ring = self.topology.ring()
+        """What tickets fall on. Swapped whole whenever anything in it changes."""
         self.replica_id = f"{os.getpid():x}-{os.urandom(4).hex()}"
         self.is_draining = False
         self.on_answer: Callable[[Answered, int], None] | None = None
@@ -115,7 +117,13 @@ class ForwardingCore:
         self._request_prefix = os.urandom(6).hex().encode()
         self._serial = 0
         self._pools: dict[str, BackendPool] = {}
+        self._retired: list[BackendPool] = []
+        """Pools of backends that are no longer of the cluster, until their last request is answered."""
         self._unreachable: dict[Backend, float] = {}
+        self._unwell: frozenset[str] = frozenset()
+        self.health: Mapping[str, Health] = {}
+        """What the prober has found, by backend id. A backend that is not in it is up."""
+        store.watch(self)
         self.clock.watch(self._check)
 
     def pool(self, backend: Backend) -> BackendPool:
@@ -139,12 +147,33 @@ class ForwardingCore:
     def note_unreachable(self, backend: Backend) -> None:
         """Take a backend that refused a connection out of this replica's rotation, for a while."""
         self._unreachable[backend] = self.clock.now + UNREACHABLE_S
-        self.ring = self.ring.with_down(backend, is_down=True)
+        self._see_down()
 
     def note_reached(self, backend: Backend) -> None:
         """Take a backend that answers back into the rotation."""
         if self._unreachable and self._unreachable.pop(backend, None) is not None:
-            self.ring = self.ring.with_down(backend, is_down=False)
+            self._see_down()
+
+    def follow(self, topology: Topology) -> None:
+        """Route by that topology from now on."""
+        self.topology = topology
+        self.ring = topology.ring()
+        self._see_down()
+        members = {member.backend.id for member in topology.members}
+        for backend_id in [backend_id for backend_id in self._pools if backend_id not in members]:
+            pool = self._pools.pop(backend_id)
+            pool.retire()
+            self._retired.append(pool)
+
+    def follow_health(self, health: Mapping[str, Health]) -> None:
+        """Route by what the prober has found, from now on."""
+        self.health = health
+        self._unwell = frozenset(id_ for id_, found in health.items() if found.status is not HealthStatus.UP)
+        self._see_down()
+
+    def doubt_memory(self) -> None:
+        """Redis may have lost its last writes."""
+        self.fallback.doubt()
 
     def start_draining(self) -> None:
         """Keep no client connection beyond its present request; WebSockets, `tunnel_drain_s` longer."""
@@ -156,11 +185,20 @@ class ForwardingCore:
         """Cut all connections to the backends, and the tunnels that are left."""
         for tunnel in tuple(self.tunnels):
             tunnel.cut()
-        await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+        await asyncio.gather(*(pool.close() for pool in (*self._pools.values(), *self._retired)))
+
+    def _see_down(self) -> None:
+        down = {backend for backend in self.ring.backends if backend.id in self._unwell or backend in self._unreachable}
+        if down != self.ring.down:
+            self.ring = self.ring.with_down(frozenset(down))
 
     def _check(self, now: float) -> None:
         for pool in self._pools.values():
             pool.check(now)
+        if self._retired:
+            for pool in self._retired:
+                pool.check(now)
+            self._retired = [pool for pool in self._retired if not pool.is_empty]
         for backend in [backend for backend, until in self._unreachable.items() if until <= now]:
             self.note_reached(backend)
         for exchange in [exchange for exchange in self.claimed if exchange.deadline <= now]:

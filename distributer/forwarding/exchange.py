@@ -284,7 +284,13 @@ class Exchange:
         core = self._core
         if isinstance(answer, StateError):
             core.metrics.degraded += 1
-            answer = core.fallback.ticket()
+            # Behind those of the epoch. It is nobody else's business, so the route does not show it.
+            local = Ticket(core.ring.after + core.fallback.ticket())
+            decision = choose_by_ticket(local, core.ring, self.tried, self._exchanged)
+            if isinstance(decision, Route):
+                decision = Route(decision.backend, decision.reason)
+            self.follow(decision)
+            return
         self.follow(choose_by_ticket(answer, core.ring, self.tried, self._exchanged))
 
     def _got_owner(self, answer: str | StateError | None) -> None:

@@ -56,6 +56,7 @@ class BackendPool:
         self._all: set[UpstreamConnection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self._waiting: OrderedDict[Waiter, None] = OrderedDict()
+        self._is_retired = False
 
     def __repr__(self) -> str:
         return (
@@ -92,6 +93,8 @@ class BackendPool:
             connection.abandon()
         elif self._waiting:
             self._next_waiter().deliver(connection)
+        elif self._is_retired:
+            connection.abandon()
         else:
             connection.idle_since = self.clock.now
             self._idle.append(connection)
@@ -123,6 +126,18 @@ class BackendPool:
                 if waiter in self._waiting:
                     waiter.cancel()
                     waiter.deliver(self._busy())
+
+    def retire(self) -> None:
+        """Keep no connection beyond its present request: the backend is no longer of the cluster."""
+        self._is_retired = True
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.abandon()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no connection, and nobody waits for one."""
+        return not (self._all or self._connecting or self._waiting)
 
     async def close(self) -> None:
         """Cut all connections."""

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distributer.config import Settings, require_backends
-from distributer.control.replica import await_redis
+from distributer.control.replica import enter_cluster
 from distributer.errors import StartupError
 from distributer.process.child import READY_LINE, longest_drain_s
 from distributer.process.descriptors import raise_limit, require_descriptors
@@ -134,7 +134,7 @@ class Supervisor:
             admin = listen(settings.admin_host, settings.admin_port, 1, setting="admin_port")[0]
             self._sockets.append(admin)
             self._slots.append(_Slot("admin", "the control plane", "distributer.process.admin", admin))
-        waiting: asyncio.Task[Any] = asyncio.create_task(await_redis(settings, self._say))
+        waiting: asyncio.Task[Any] = asyncio.create_task(enter_cluster(settings, self._say))
         stopping: asyncio.Task[Any] = asyncio.create_task(self._stop.wait())
         await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()

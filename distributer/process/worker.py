@@ -53,7 +53,7 @@ def main() -> int:
 
     @contextlib.asynccontextmanager
     async def open_core() -> AsyncIterator[ForwardingCore]:
-        async with open_replica(settings, wait_redis_s=FIRST_WAIT_S) as core:
+        async with open_replica(settings, wait_redis_s=FIRST_WAIT_S, reconciles=False) as core:
             server.core = core
             yield core
 

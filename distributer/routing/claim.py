@@ -66,11 +66,11 @@ Only a create that was written back is overlapped itself: nobody knows what pass
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from distributer.model import Begun, Claim, Doubt, ItemId, Operation, Outcome, Ticket
+from distributer.model import Begun, Claim, Doubt, ItemId, Operation, Outcome, Places, Ticket
 
 KINDS = {Operation.CREATE: "c", Operation.DELETE: "d"}
 OPERATIONS = {kind: operation for operation, kind in KINDS.items()}
@@ -162,38 +162,63 @@ class ItemState:
 
 
 def begin(
-    state: ItemState, claim: Claim, ring: Sequence[str], usable: str, rotation: int, now_us: int, ttl_ms: int
+    state: ItemState,
+    claim: Claim,
+    places: Places,
+    rotation: int,
+    now_us: int,
+    ttl_ms: int,
+    *,
+    hint: str = "",
+    gone: str = "",
 ) -> tuple[ItemState, int, Begun]:
     """Claim an item. Returns the new state, the new rotation, and the reply.
 
-    A create of an unbound item binds it by a ticket, and takes none when no backend is usable. A delete of an unbound
-    item claims nothing. A claim that is held already gets the same owner, and nothing changes; one too many is refused.
+    A create of an unbound item binds it by a ticket, and takes none when no backend is usable; or to `hint`, where the
+    item is known to be. A delete of an unbound item claims nothing. A claim that is held already gets the same owner,
+    and nothing changes; one too many is refused. A binding to `gone` counts as none, unless there are claims on it.
     """
     entry = state.entry
     if entry is not None and claim.id in entry.claims:
         return state, rotation, Begun(entry.claims[claim.id].owner)
     owner, ticket = state.binding, None
+    if owner == gone and entry is None:
+        owner = None
     if owner is None and claim.operation is Operation.DELETE:
         return state, rotation, Begun(None)
     if entry is not None and len(entry.claims) >= MAX_CLAIMS:
         return state, rotation, Begun(None, is_full=True)
+    if owner is None and hint:
+        owner = hint
     if owner is None:
-        if "1" not in usable:
+        if "1" not in places.usable:
             return state, rotation, Begun(None)
-        ticket = next_usable(rotation, usable)
-        owner, rotation = ring[(ticket - 1) % len(ring)], ticket
+        ticket = next_usable(rotation, places)
+        owner, rotation = places.urls[(ticket + places.shift) % len(places.urls)], ticket
     overlapped = claim.operation is Operation.DELETE and entry is not None and entry.has_create
     held = Held(claim.operation, now_us // 1000 + ttl_ms, overlapped, owner)
     entry = _with_claim(entry, claim.id, held, now_us)
     if ticket is not None:
+        # Not with a hint: a create that its backend refuses, for it has the item, must not unbind that.
         entry = replace(entry, pending=True)
     return ItemState(owner, entry), rotation, Begun(owner, ticket)
 
 
-def next_usable(rotation: int, usable: str) -> Ticket:
+def bind(state: ItemState, instead_of: str, owner: str) -> tuple[ItemState, str]:
+    """Bind an item without a create, if `instead_of` ("": nothing) is its binding and no claim is on it.
+
+    Returns the new state, and the binding that stands. Keeps I4 only where the caller knows that the owner has the
+    item, and the one before has not, or has been given up.
+    """
+    if (state.binding or "") != instead_of or state.entry is not None:
+        return state, state.binding or ""
+    return ItemState(owner), owner
+
+
+def next_usable(rotation: int, places: Places) -> Ticket:
     """Take tickets until one falls on a usable backend. Those that do not are spent: exchanged, not shifted."""
-    ticket = rotation + 1
-    while usable[(ticket - 1) % len(usable)] != "1":
+    ticket, usable = rotation + 1, places.usable
+    while usable[(ticket + places.shift) % len(usable)] != "1":
         ticket += 1
     return Ticket(ticket)
 

@@ -9,30 +9,44 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from distributer.model import Backend, Ticket
+from distributer.model import Backend, Places, Ticket
 
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """Backends in order, and which of them are down. Ticket k falls on backend (k - 1) mod N."""
+    """Backends in order, and which of them are down. Ticket k falls on backend (k - 1) mod N of the first epoch.
+
+    `others` are out of the rotation, but requests for their items reach them, unless they are `parked`: in maintenance.
+    What the epochs are is in `topology.py`.
+    """
 
     backends: tuple[Backend, ...]
     down: frozenset[Backend] = frozenset()
-    urls: tuple[str, ...] = field(init=False)
+    others: tuple[Backend, ...] = ()
+    parked: frozenset[Backend] = frozenset()
+    version: int = 0
+    after: int = 0
+    first: int = 0
+    shift: int = field(init=False, repr=False, compare=False)
+    urls: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _by_url: dict[str, Backend] = field(init=False, repr=False, compare=False)
+    _places: Places = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.backends:
+        members = (*self.backends, *self.others)
+        if not members:
             raise ValueError("a ring needs at least one backend")
+        object.__setattr__(self, "shift", self.first - self.after - 1)
         object.__setattr__(self, "urls", tuple(backend.url for backend in self.backends))
-        object.__setattr__(self, "_by_url", {backend.url: backend for backend in self.backends})
+        object.__setattr__(self, "_by_url", {backend.url: backend for backend in members})
+        object.__setattr__(self, "_places", Places(self.urls, self.usable(), self.shift, self.version))
 
     def at(self, ticket: Ticket) -> Backend:
-        """Return the backend on which a ticket falls."""
-        return self.backends[(ticket - 1) % len(self.backends)]
+        """Return the backend on which a ticket of this epoch falls. There must be one in rotation."""
+        return self.backends[(ticket + self.shift) % len(self.backends)]
 
     def by_url(self, url: str) -> Backend | None:
-        """Return the backend with that base URL; None if none of the ring has it."""
+        """Return the backend with that base URL, in rotation or not; None if none of the cluster has it."""
         return self._by_url.get(url)
 
     def candidates(self, tried: Collection[Backend] = ()) -> Sequence[Backend]:
@@ -51,6 +65,10 @@ class Ring:
         candidates = set(self.candidates(tried))
         return "".join("1" if backend in candidates else "0" for backend in self.backends)
 
-    def with_down(self, backend: Backend, *, is_down: bool) -> Ring:
-        """Return the ring in which that backend is down, or is not."""
-        return Ring(self.backends, self.down | {backend} if is_down else self.down - {backend})
+    def places(self, tried: Collection[Backend] = ()) -> Places:
+        """Say how tickets fall, for a claim that is begun inside Redis."""
+        return Places(self.urls, self.usable(tried), self.shift, self.version) if tried else self._places
+
+    def with_down(self, down: frozenset[Backend]) -> Ring:
+        """Return the ring in which exactly those are down."""
+        return Ring(self.backends, down, self.others, self.parked, self.version, self.after, self.first)

@@ -2,8 +2,9 @@
 
 need        answer       decision
 ----------  -----------  ---------------------------------------------------------------
-rotate      ticket       route to where it falls; exchange it if that backend is no candidate
-find owner  owner        route to the owner, up or not: nobody else has the item
+rotate      ticket       route to where it falls; exchange it if that backend is no candidate, or if it is of an
+                         epoch that has ended
+find owner  owner        route to the owner, up or not: nobody else has the item; refuse if it is in maintenance
 find owner  None         rotate: unbound items go round
 claim       Begun        route to the owner that the claim got
 any         StateError   refuse (tickets have a local stand-in: `state/fallback.py`)
@@ -67,13 +68,16 @@ ring order. By chance alone that happens to one request in 10^8 or so, with half
 
 def choose_by_ticket(ticket: Ticket, ring: Ring, tried: Collection[Backend] = (), exchanged: int = 0) -> Decision:
     """Decide where a rotated request goes. `exchanged` counts the tickets this request has thrown away."""
+    if not ring.backends:
+        return Unroutable("all backends are drained, in maintenance, or have not joined yet")
     backend = ring.at(ticket)
-    if not ring.down and not tried:
+    is_of_epoch = ticket > ring.after
+    if is_of_epoch and not ring.down and not tried:
         return Route(backend, Reason.ROTATION, ticket)
     candidates = ring.candidates(tried)
     if not candidates:
         return Unroutable("none of the backends could be reached")
-    if backend in candidates:
+    if is_of_epoch and backend in candidates:
         return Route(backend, Reason.ROTATION, ticket)
     if exchanged < MAX_EXCHANGES_PER_BACKEND * len(ring.backends):
         return TakeTicket.ANOTHER
@@ -91,5 +95,7 @@ def choose_by_owner(item: ItemId, owner: str | StateError | None, ring: Ring, re
         )
     backend = ring.by_url(owner)
     if backend is None:
-        return Unroutable(f"item {item} is bound to {owner!r}, which is not one of the backends", title="Owner unknown")
+        return Unroutable(f"item {item} is bound to what is not one of the backends", title="Owner unknown")
+    if ring.parked and backend in ring.parked:
+        return Unroutable(f"item {item} lives on a backend that is in maintenance", title="Owner in maintenance")
     return Route(backend, reason)

@@ -4,6 +4,7 @@ While a round trip is under way, requests queue up. The next round trip carries,
 
     INCRBY rotation n           one ticket each for the n requests that rotate
     HMGET sticky item item …    one owner each for the requests that use an item
+    GET topology                the version of the ring that all of these are of
     EVALSHA …                   one script each for those that create or delete one
 
 so each request costs one shared round trip, and Redis sees a few thousand commands a second for tens of thousands of
@@ -31,20 +32,22 @@ class GroupCommit:
     may be repeated.
     """
 
-    __slots__ = ("_in_flight", "_lookups", "_rotation", "_scripts", "_sticky", "_tickets")
+    __slots__ = ("_in_flight", "_lookups", "_refreshes", "_rotation", "_scripts", "_sticky", "_tickets", "_topology")
 
-    def __init__(self, rotation_key: str, sticky_key: str) -> None:
+    def __init__(self, rotation_key: str, sticky_key: str, topology_key: str) -> None:
         self._rotation = rotation_key
         self._sticky = sticky_key
+        self._topology = topology_key
         self._tickets: list[Callable[[Ticket | StateError], None]] = []
         self._lookups: list[tuple[ItemId, Callable[[str | StateError | None], None]]] = []
         self._scripts: list[tuple[Command, Callable[[Reply], None]]] = []
+        self._refreshes: list[Callable[[], None]] = []
         self._in_flight: Batch | None = None
 
     @property
     def has_waiting(self) -> bool:
         """Whether a next batch would carry anything."""
-        return bool(self._tickets or self._lookups or self._scripts)
+        return bool(self._tickets or self._lookups or self._scripts or self._refreshes)
 
     def join_ticket(self, deliver: Callable[[Ticket | StateError], None]) -> None:
         """Wait for a ticket."""
@@ -58,6 +61,10 @@ class GroupCommit:
         """Wait for the reply to a command of its own; `deliver` also gets error replies and StateErrors, as values."""
         self._scripts.append((command, deliver))
 
+    def join_refresh(self, deliver: Callable[[], None]) -> None:
+        """Wait for a batch that has the topology read anew, or has failed."""
+        self._refreshes.append(deliver)
+
     def next_batch(self) -> Batch | None:
         """Gather all that waits. None while a batch is in flight, or when nobody waits."""
         if self._in_flight is not None or not self.has_waiting:
@@ -67,9 +74,12 @@ class GroupCommit:
             commands.append(("INCRBY", self._rotation, len(self._tickets)))
         if self._lookups:
             commands.append(("HMGET", self._sticky, *[item for item, _ in self._lookups]))
+        if commands or self._refreshes:
+            # Behind them: a change in between is then seen, and their tickets are found to be of the old epoch.
+            commands.append(("GET", self._topology))
         commands.extend(command for command, _ in self._scripts)
-        batch = self._in_flight = Batch(commands, self._tickets, self._lookups, self._scripts)
-        self._tickets, self._lookups, self._scripts = [], [], []
+        batch = self._in_flight = Batch(commands, self._tickets, self._lookups, self._scripts, self._refreshes)
+        self._tickets, self._lookups, self._scripts, self._refreshes = [], [], [], []
         return batch
 
     def settle(self, batch: Batch, replies: Sequence[Reply] | StateError) -> StateError | None:
@@ -82,11 +92,16 @@ class GroupCommit:
             return replies
         return batch.deal(replies)
 
+    def settle_without_tickets(self, batch: Batch, replies: Sequence[Reply]) -> StateError | None:
+        """Deal the replies of a batch whose tickets may have been used before; who waited for one gets another."""
+        self._tickets[:0] = batch.take_back_tickets()
+        return self.settle(batch, replies[1:])
+
 
 class Batch:
     """The commands of one round trip, and who waits for their replies."""
 
-    __slots__ = ("_lookups", "_scripts", "_tickets", "commands")
+    __slots__ = ("_lookups", "_refreshes", "_scripts", "_tickets", "commands")
 
     def __init__(
         self,
@@ -94,16 +109,43 @@ class Batch:
         tickets: list[Callable[[Ticket | StateError], None]],
         lookups: list[tuple[ItemId, Callable[[str | StateError | None], None]]],
         scripts: list[tuple[Command, Callable[[Reply], None]]],
+        refreshes: list[Callable[[], None]],
     ) -> None:
         self.commands = commands
         self._tickets = tickets
         self._lookups = lookups
         self._scripts = scripts
+        self._refreshes = refreshes
 
     @property
     def size(self) -> int:
         """How many wait for it."""
-        return len(self._tickets) + len(self._lookups) + len(self._scripts)
+        return len(self._tickets) + len(self._lookups) + len(self._scripts) + len(self._refreshes)
+
+    @property
+    def has_version(self) -> bool:
+        """Whether it asks for the version of the topology."""
+        return bool(self._tickets or self._lookups or self._refreshes)
+
+    @property
+    def is_refresh(self) -> bool:
+        """Whether somebody wants the topology to be read anew."""
+        return bool(self._refreshes)
+
+    def version(self, replies: Sequence[Reply]) -> Reply:
+        """Pick the version of the topology out of the replies, if it `has_version`. None: Redis has none."""
+        return replies[bool(self._tickets) + bool(self._lookups)]
+
+    def first_ticket(self, replies: Sequence[Reply]) -> int:
+        """Pick the lowest of its tickets out of the replies; 0 if there are none."""
+        last = replies[0] if self._tickets else 0
+        return last - len(self._tickets) + 1 if isinstance(last, int) and last else 0
+
+    def take_back_tickets(self) -> list[Callable[[Ticket | StateError], None]]:
+        """Take those who wait for tickets out of the batch, and the command out of its commands."""
+        tickets, self._tickets = self._tickets, []
+        self.commands.pop(0)
+        return tickets
 
     def fail(self, error: StateError) -> None:
         """Give everybody the error."""
@@ -113,6 +155,8 @@ class Batch:
             lookup_waiter(error)
         for _, script_waiter in self._scripts:
             script_waiter(error)
+        for refresh_waiter in self._refreshes:
+            refresh_waiter()
 
     def deal(self, replies: Sequence[Reply]) -> StateError | None:
         """Give everybody their part of the replies, which stand in the order of the commands."""
@@ -139,8 +183,12 @@ class Batch:
                 error = _refused(self.commands[place - 1], owners)
                 for _, deliver_owner in self._lookups:
                     deliver_owner(error)
+        if self.has_version:
+            place += 1  # the store has looked at it
         for (_, deliver_reply), reply in zip(self._scripts, replies[place:], strict=True):
             deliver_reply(reply)
+        for deliver_refresh in self._refreshes:
+            deliver_refresh()
         return error
 
 

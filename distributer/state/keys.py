@@ -5,11 +5,15 @@
 | `P:rotation` | string | tickets taken so far | INCRBY, `begin.lua`; never |
 | `P:sticky` | hash | item → owner's base URL, pending ones too | `begin`, `settle`, `resolve`, redis-cli; unbound |
 | `P:claims` | hash | item → JSON of the claims on it (`routing/claim.py`) | `begin`, `settle`, `resolve`; all settled |
-| `P:backends` | hash | backend id → JSON: url, position | a replica at its start; replaced by another ring |
-| `P:topology` | string | version, raised on each change of `P:backends` | with `P:backends`; never |
+| `P:backends` | hash | backend id → JSON: url, position, state, joined, source | `change`; removed |
+| `P:topology` | string | version of `P:backends`: raised on each change, never the same again | `change`; never |
+| `P:epoch` | string | JSON: the counter at the last change, the place where the ring went on | `change`; never |
+| `P:health` | hash | backend id → JSON: status, since, reason, until, times | the prober; removed |
+| `P:failures` | hash | backend id → gateway failures in a row, over the cluster | replicas; an answer |
 | `P:replicas` | zset | replica id → last heartbeat, Redis TIME, seconds | each replica, each second; 60 s of silence |
 | `P:replica:<id>` | string | JSON: version, address, pid, counters | that replica, each second; expires 5 s later |
-| `P:prober` | string | the replica that asks backends about doubts | lease, SET NX PX; expires |
+| `P:prober` | string | the replica that probes the backends, and asks them about doubts | lease; expires |
+| `P:events` | channel | what has changed: `topology`, `health`, `failures` | whoever changes it |
 
 `P` is the prefix, `distributer` unless configured. On Redis Cluster it must hold a hash tag, `{distributer}`, since the
 scripts touch several keys at once.
@@ -18,6 +22,20 @@ scripts touch several keys at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
+_NAMES = (
+    "rotation",
+    "sticky",
+    "claims",
+    "backends",
+    "topology",
+    "epoch",
+    "health",
+    "failures",
+    "replicas",
+    "prober",
+    "events",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +48,15 @@ class Keys:
     claims: str = field(init=False)
     backends: str = field(init=False)
     topology: str = field(init=False)
+    epoch: str = field(init=False)
+    health: str = field(init=False)
+    failures: str = field(init=False)
     replicas: str = field(init=False)
     prober: str = field(init=False)
+    events: str = field(init=False)
 
     def __post_init__(self) -> None:
-        for name in ("rotation", "sticky", "claims", "backends", "topology", "replicas", "prober"):
+        for name in _NAMES:
             object.__setattr__(self, name, f"{self.prefix}:{name}")
 
     def replica(self, replica_id: str) -> str:

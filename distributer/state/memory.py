@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from distributer.errors import StateError
-from distributer.model import Begun, Claim, Doubt, ItemId, Outcome, Ticket
+from distributer.model import Begun, Claim, Doubt, ItemId, Outcome, Places, Ticket
 from distributer.routing import claim as claims
 from distributer.routing.claim import ItemState
-from distributer.state.store import Doubts, Store
+from distributer.routing.topology import Members, Topology
+from distributer.state.store import Doubts, Store, Watcher
 
 Answer = TypeVar("Answer")
 
@@ -34,6 +35,8 @@ class MemoryStore(Store, Doubts):
         self._now_ms = now_ms
         self._call_soon = call_soon
         self._last_us = 0
+        self._watcher: Watcher | None = None
+        self.topology: Topology | None = None
         self.available = True
         self.rotation = 0
         self.sticky: dict[str, str] = {}
@@ -50,9 +53,18 @@ class MemoryStore(Store, Doubts):
         self._run(lambda: self._read(item).binding, deliver)
 
     def begin(
-        self, claim: Claim, ring: Sequence[str], usable: str, deliver: Callable[[Begun | StateError], None]
+        self,
+        claim: Claim,
+        places: Places,
+        deliver: Callable[[Begun | StateError], None],
+        *,
+        hint: str = "",
+        gone: str = "",
     ) -> None:
-        self._run(lambda: self._begin(claim, ring, usable), deliver)
+        self._run(lambda: self._begin(claim, places, hint, gone), deliver)
+
+    def bind(self, item: ItemId, instead_of: str, owner: str, deliver: Callable[[str | StateError], None]) -> None:
+        self._run(lambda: self._bind(item, instead_of, owner), deliver)
 
     def settle(self, claim: Claim, owner: str, outcome: Outcome, deliver: Callable[[StateError | None], None]) -> None:
         self._run(lambda: self._settle(claim, owner, outcome), deliver)
@@ -75,12 +87,32 @@ class MemoryStore(Store, Doubts):
         self.rotation += 1
         return Ticket(self.rotation)
 
-    def _begin(self, claim: Claim, ring: Sequence[str], usable: str) -> Begun:
+    def watch(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+        if self.topology is not None:
+            watcher.follow(self.topology)
+
+    def change(self, members: Members) -> None:
+        """Change the topology: counts from the next answer on."""
+        present = self.topology or Topology(members)
+        self.topology = present.changed(members, self.rotation, present.version + 1)
+        if self._watcher is not None:
+            self._watcher.follow(self.topology)
+
+    def _begin(self, claim: Claim, places: Places, hint: str, gone: str) -> Begun:
+        if self.topology is not None and places.version != self.topology.version:
+            return Begun(None, is_stale=True)
+        now_us, ttl_ms = self._now_us(), self._claim_ttl_ms
         state, self.rotation, begun = claims.begin(
-            self._read(claim.item), claim, ring, usable, self.rotation, self._now_us(), self._claim_ttl_ms
+            self._read(claim.item), claim, places, self.rotation, now_us, ttl_ms, hint=hint, gone=gone
         )
         self._write(claim.item, state)
         return begun
+
+    def _bind(self, item: ItemId, instead_of: str, owner: str) -> str:
+        state, standing = claims.bind(self._read(item), instead_of, owner)
+        self._write(item, state)
+        return standing
 
     def _settle(self, claim: Claim, owner: str, outcome: Outcome) -> None:
         state = claims.settle(self._read(claim.item), claim, owner, outcome, self._now_us())

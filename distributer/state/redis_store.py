@@ -10,13 +10,20 @@ from collections.abc import Callable, Sequence
 from redis.exceptions import NoScriptError
 
 from distributer.errors import StateError
-from distributer.model import Begun, Claim, Doubt, ItemId, Operation, Outcome, Ticket
-from distributer.state.commit import Command, GroupCommit, Reply
+from distributer.model import Begun, Claim, Doubt, ItemId, Operation, Outcome, Places, Ticket
+from distributer.routing.topology import Topology
+from distributer.state.agreement import Reading, change_command, changed_of, read_command, reading_of
+from distributer.state.commit import Batch, Command, GroupCommit, Reply
 from distributer.state.keys import Keys
 from distributer.state.redis_link import Link, decoded
-from distributer.state.scripts import BEGIN, DOUBTS, RESOLVE, SETTLE, Script
+from distributer.state.scripts import BEGIN, BIND, DOUBTS, RESOLVE, SETTLE, Script
+from distributer.state.store import Watcher
 
 log = logging.getLogger("distributer.state")
+
+_FULL = 1
+_STALE = 2
+"""What `begin.lua` refuses with."""
 
 KINDS = {Operation.CREATE: "c", Operation.DELETE: "d"}
 MAX_UNSETTLED = 10_000
@@ -32,11 +39,21 @@ class RedisStore:
     change is logged once.
     """
 
-    def __init__(self, link: Link, keys: Keys, claim_ttl_s: float) -> None:
+    def __init__(self, link: Link, keys: Keys, claim_ttl_s: float, topology: Topology) -> None:
+        """`topology`: that of the settings, until Redis has another."""
         self._link = link
         self._keys = keys
         self._claim_ttl_ms = int(claim_ttl_s * 1000)
-        self._commit = GroupCommit(keys.rotation, keys.sticky)
+        self._commit = GroupCommit(keys.rotation, keys.sticky, keys.topology)
+        self._topology = topology
+        self._watcher: Watcher | None = None
+        self._version: Reply = None
+        """The version of the topology as the reply has it; None: Redis had none yet."""
+        self._unreadable: Reply = None
+        """A version whose topology could not be read: not to be tried again with each round trip."""
+        self._seen: Reply = None
+        self._highest = 0
+        """The highest ticket seen. A lower one has been dealt before: Redis has lost writes."""
         self._loop = asyncio.get_running_loop()
         self._is_scheduled = False
         self._is_quiet = True
@@ -81,22 +98,37 @@ class RedisStore:
             self._hurry()
 
     def begin(
-        self, claim: Claim, ring: Sequence[str], usable: str, deliver: Callable[[Begun | StateError], None]
+        self,
+        claim: Claim,
+        places: Places,
+        deliver: Callable[[Begun | StateError], None],
+        *,
+        hint: str = "",
+        gone: str = "",
     ) -> None:
-        keys = (self._keys.rotation, self._keys.sticky, self._keys.claims)
+        keys = (self._keys.rotation, self._keys.sticky, self._keys.claims, self._keys.topology)
         arguments: Sequence[str | int] = (
             claim.item,
             claim.id,
             KINDS[claim.operation],
             self._claim_ttl_ms,
-            usable,
-            *ring,
+            places.version,
+            self._highest,
+            hint,
+            gone,
+            places.usable,
+            places.shift,
+            *places.urls,
         )
 
         def replied(reply: Reply) -> None:
             if isinstance(reply, list) and len(reply) == 3:
-                owner, ticket, is_full = reply
-                deliver(Begun(decoded(owner) or None, Ticket(ticket) if ticket else None, is_full=is_full == 1))
+                owner, ticket, refusal = reply
+                if refusal == _STALE:
+                    self.refresh(lambda: deliver(Begun(None, is_stale=True)))
+                    return
+                self._highest = max(self._highest, ticket)
+                deliver(Begun(decoded(owner) or None, Ticket(ticket) if ticket else None, is_full=refusal == _FULL))
             else:
                 error = _as_error(reply)
                 # Whether it took effect is not known. If it did, nothing was sent for it: give the claim back.
@@ -119,6 +151,105 @@ class RedisStore:
                 deliver(None)
 
         self._run(SETTLE, *self._settlement(claim, owner, outcome), replied)
+
+    def bind(self, item: ItemId, instead_of: str, owner: str, deliver: Callable[[str | StateError], None]) -> None:
+        def replied(reply: Reply) -> None:
+            deliver(_as_error(reply) if isinstance(reply, Exception) else decoded(reply))
+
+        self._run(BIND, (self._keys.sticky, self._keys.claims), (item, instead_of, owner), replied)
+
+    # The topology: followed with each round trip.
+
+    def watch(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+        watcher.follow(self._topology)
+
+    def refresh(self, then: Callable[[], None] = lambda: None) -> None:
+        """Look whether the topology has changed, and follow it; then go on, whatever came of it."""
+        self._commit.join_refresh(then)
+        if not self._is_scheduled:
+            self._hurry()
+
+    async def refreshed(self) -> None:
+        """Follow the topology as it is now."""
+        done = asyncio.Event()
+        self.refresh(done.set)
+        await done.wait()
+
+    def _is_news(self, batch: Batch, replies: Sequence[Reply]) -> bool:
+        if not batch.has_version:
+            return False
+        version = self._seen = batch.version(replies)
+        is_other = version not in (self._version, self._unreadable) and not isinstance(version, Exception)
+        return is_other or batch.is_refresh or 0 < batch.first_ticket(replies) <= self._highest
+
+    def _learn(self, then: Callable[[], None], attempts: int = 3) -> None:
+        """Read the topology, write it if Redis has lost it, or the counter has fallen back; then go on.
+
+        The link is free, and no batch can be sent meanwhile, for the one in whose replies the news was is not settled.
+        """
+
+        def give_up(why: object) -> None:
+            log.warning("the topology in Redis is of no use; going on with the one before: %s", why)
+            self._unreadable = self._seen
+            # Or its tickets would be exchanged for ever: better used twice than not served.
+            self._highest = 0
+            then()
+
+        def read(replies: Sequence[Reply] | StateError) -> None:
+            if isinstance(replies, StateError):
+                then()
+                return
+            try:
+                reading = reading_of(replies[0])
+            except ValueError as error:
+                give_up(error)
+                return
+            if reading.topology is not None and reading.counter >= self._highest:
+                self._adopt(reading.topology)
+                then()
+            elif reading.topology is None and self._topology.version == 0:
+                # Nothing was ever agreed on: whoever starts the cluster writes it, not each replica.
+                self._version, self._highest = self._seen, 0
+                then()
+            else:
+                write(reading)
+
+        def write(reading: Reading) -> None:
+            log.warning("Redis has lost writes; a new epoch of the rotation begins", extra={"counter": reading.counter})
+            if self._watcher is not None:
+                self._watcher.doubt_memory()
+            present = reading.topology or self._topology
+            command = change_command(self._keys, present, reading.version, present.members, self._highest)
+
+            def written(replies: Sequence[Reply] | StateError) -> None:
+                if isinstance(replies, StateError):
+                    then()
+                    return
+                try:
+                    changed = changed_of(replies[0], present.members)
+                except ValueError as error:
+                    give_up(error)
+                    return
+                if changed is not None:
+                    self._adopt(changed)
+                    then()
+                elif attempts:
+                    self._learn(then, attempts - 1)  # another replica was faster
+                else:
+                    give_up("it changes all the time")
+
+            self._link.send([command], written)
+
+        self._link.send([read_command(self._keys)], read)
+
+    def _adopt(self, topology: Topology) -> None:
+        self._version = b"%d" % topology.version
+        self._highest = max(self._highest, topology.after)
+        if topology != self._topology:
+            self._topology = topology
+            if self._watcher is not None:
+                self._watcher.follow(topology)
 
     # Doubts: the sweeper's side.
 
@@ -160,7 +291,20 @@ class RedisStore:
             return
 
         def replied(replies: Sequence[Reply] | StateError) -> None:
-            error = self._commit.settle(batch, replies)
+            if isinstance(replies, StateError) or not self._is_news(batch, replies):
+                deal(replies)
+            else:
+                self._learn(lambda: deal(replies))
+
+        def deal(replies: Sequence[Reply] | StateError) -> None:
+            if isinstance(replies, StateError):
+                error = self._commit.settle(batch, replies)
+            elif (first := batch.first_ticket(replies)) and first <= self._highest:
+                error = self._commit.settle_without_tickets(batch, replies)
+            else:
+                if first:
+                    self._highest = replies[0]
+                error = self._commit.settle(batch, replies)
             if error is not None or self.is_degraded:
                 self._on_change(error)
             if not self._is_scheduled and self._commit.has_waiting:
@@ -222,6 +366,8 @@ class RedisStore:
         was_degraded, self.is_degraded = self.is_degraded, error is not None
         if error is None:
             if was_degraded:
+                if self._watcher is not None:
+                    self._watcher.doubt_memory()
                 if self._has_said_away:
                     self._has_said_away = False
                     log.warning("shared state is back", extra={"away_s": round(time.time() - self.mode_since, 3)})

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from distributer.errors import StateError
-from distributer.model import Begun, Claim, Doubt, ItemId, Outcome, Ticket
+from distributer.model import Begun, Claim, Doubt, ItemId, Outcome, Places, Ticket
+from distributer.routing.topology import Topology
 
 
 class Rotation(Protocol):
@@ -28,21 +29,34 @@ class Bindings(Protocol):
         """Look up the owner of item; None when it is unbound."""
 
     def begin(
-        self, claim: Claim, ring: Sequence[str], usable: str, deliver: Callable[[Begun | StateError], None]
+        self,
+        claim: Claim,
+        places: Places,
+        deliver: Callable[[Begun | StateError], None],
+        *,
+        hint: str = "",
+        gone: str = "",
     ) -> None:
         """Claim an item, atomically.
 
-        A create binds the item, pending, unless it is bound: a ticket is taken, and the binding is the base URL in
-        ring on which it falls. Tickets that fall where `usable` (a string of "1" and "0", as long as the ring) says
-        "0" are thrown away and others taken. Concurrent begins, from any replica, get the same owner.
+        A create binds the item, pending, unless it is bound: a ticket is taken, and the binding is the base URL on
+        which it falls. Tickets that fall on places that are not usable are thrown away and others taken. Concurrent
+        begins, from any replica, get the same owner. An unbound item is bound to `hint` instead, if that is given.
+        A binding to `gone` counts as none, unless there are claims on the item.
         A delete claims the item only if it is bound. An item has a bounded number of claims: one more is refused, and
-        changes nothing.
+        changes nothing. Nor does a begin whose places are of another topology: by then, the watcher has the new one.
         """
 
     def settle(self, claim: Claim, owner: str, outcome: Outcome, deliver: Callable[[StateError | None], None]) -> None:
         """Give the outcome of a claimed request that went to owner.
 
         Idempotent. UNKNOWN keeps the binding: a stale one is harmless, a lost one is not.
+        """
+
+    def bind(self, item: ItemId, instead_of: str, owner: str, deliver: Callable[[str | StateError], None]) -> None:
+        """Bind an item without a create, if its binding is `instead_of` ("": none) and there are no claims on it.
+
+        Delivers the binding that stands then.
         """
 
 
@@ -59,5 +73,18 @@ class Doubts(Protocol):
         """Confirm or release a binding by what its backend said. False, and no effect, if the claims have changed."""
 
 
+class Watcher(Protocol):
+    """Who must know what the store learns by the way."""
+
+    def follow(self, topology: Topology) -> None:
+        """Route by another topology from now on. Called before anything is delivered that is of it."""
+
+    def doubt_memory(self) -> None:
+        """Redis may have lost its last writes: bindings that were remembered before may be missing there."""
+
+
 class Store(Rotation, Bindings, Protocol):
     """All that forwarding needs of the shared state."""
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell watcher from now on, and at once of the present topology."""

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from distributer.model import Claim, Doubt, ItemId, Operation, Outcome
+from distributer.model import Claim, Doubt, ItemId, Operation, Outcome, Places
 from distributer.routing import claim as claims
 from distributer.routing.claim import Entry, Held, ItemState
 from tests.support.claim_stores import TTL_MS, ClaimStore, ReferenceStore, ScriptStore
@@ -356,7 +356,7 @@ class Scope:
 
         if flight.fate is None:
             state, rotation, begun = claims.begin(
-                moment.state, claim, RING[:2], "11", moment.rotation, moment.now_us, self.ttl_ms
+                moment.state, claim, Places(RING[:2], "11"), moment.rotation, moment.now_us, self.ttl_ms
             )
             if begun.owner is None:
                 yield become(fate=Fate.UNSENT, settles=self.settles)

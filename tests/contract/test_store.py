@@ -11,8 +11,9 @@ import redis
 from fakeredis import FakeAsyncRedis
 
 from distributer.errors import StateError
-from distributer.model import Begun, Claim, ItemId, Operation, Outcome, Ticket
+from distributer.model import Backend, Begun, Claim, ItemId, Operation, Outcome, Places, Ticket
 from distributer.routing.claim import MAX_CLAIMS
+from distributer.routing.topology import Topology
 from distributer.state.keys import Keys
 from distributer.state.memory import MemoryStore
 from distributer.state.redis_client import pool_of
@@ -24,6 +25,7 @@ from tests.support.waiting import wait_until_async
 
 RING = ("http://a:1", "http://b:1", "http://c:1", "http://d:1")
 ITEM = ItemId("7")
+TOPOLOGY = Topology.of([Backend.from_url(url) for url in RING])
 TTL_S = 30.0
 
 
@@ -40,7 +42,7 @@ async def owner(store: Store, item: ItemId) -> Any:
 
 
 async def begin(store: Store, claim: Claim, usable: str = "1111") -> Any:
-    return await _answer(lambda deliver: store.begin(claim, RING, usable, deliver))
+    return await _answer(lambda deliver: store.begin(claim, Places(RING, usable), deliver))
 
 
 async def settle(store: Store, claim: Claim, at: str, outcome: Outcome) -> Any:
@@ -78,13 +80,13 @@ async def store(request: pytest.FixtureRequest, redis_servers: Callable[[str], R
     elif request.param == "fakeredis":
         client = FakeAsyncRedis()
         await client.flushall()
-        async for it in _opened(RedisStore(ClientLink(client, 5.0), Keys("p"), TTL_S)):
+        async for it in _opened(RedisStore(ClientLink(client, 5.0), Keys("p"), TTL_S, TOPOLOGY)):
             yield it
         await client.aclose()
     else:
         server = redis_servers(request.param)
         pool = pool_of(server.url, 5.0)
-        async for it in _opened(RedisStore(HotLink(pool, 5.0), Keys("p"), TTL_S)):
+        async for it in _opened(RedisStore(HotLink(pool, 5.0), Keys("p"), TTL_S, TOPOLOGY)):
             await _flush(server)
             yield it
 
@@ -208,7 +210,7 @@ def own_server(request: pytest.FixtureRequest) -> Any:
 
 
 async def _linked(server: RedisServer, budget_s: float) -> RedisStore:
-    it = RedisStore(HotLink(pool_of(server.url, 2.0), budget_s), Keys("p"), TTL_S)
+    it = RedisStore(HotLink(pool_of(server.url, 2.0), budget_s), Keys("p"), TTL_S, TOPOLOGY)
     await it.start()
     await it.wait_ready(10)
     return it
@@ -238,7 +240,7 @@ async def test_a_server_that_is_away_at_the_start_is_told_of_once_and_its_return
     own_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     own_server.kill()
-    it = RedisStore(HotLink(pool_of(own_server.url, 2.0), 0.2), Keys("p"), TTL_S)
+    it = RedisStore(HotLink(pool_of(own_server.url, 2.0), 0.2), Keys("p"), TTL_S, TOPOLOGY)
     await it.start()
     for _ in range(2):
         with pytest.raises(StateError):

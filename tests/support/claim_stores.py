@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import redis
 
 from distributer.errors import StateError
-from distributer.model import Begun, Claim, Doubt, ItemId, Outcome, Ticket
+from distributer.model import Begun, Claim, Doubt, ItemId, Outcome, Places, Ticket
 from distributer.routing.claim import KINDS, Entry, decode
 from distributer.state.keys import Keys
 from distributer.state.memory import MemoryStore
@@ -59,7 +59,7 @@ class ReferenceStore:
 
     def begin(self, claim: Claim, ring: Sequence[str], usable: str) -> Begun:
         answers: list[Begun | StateError] = []
-        self._store.begin(claim, ring, usable, answers.append)
+        self._store.begin(claim, Places(tuple(ring), usable), answers.append)
         [begun] = answers
         assert isinstance(begun, Begun)
         return begun
@@ -102,11 +102,15 @@ class ScriptStore:
         for script in (BEGIN, SETTLE, DOUBTS, RESOLVE):
             assert client.script_load(script.source) == script.sha1
 
-    def begin(self, claim: Claim, ring: Sequence[str], usable: str, ttl_ms: int = TTL_MS) -> Begun:
-        keys = (self._keys.rotation, self._keys.sticky, self._keys.claims)
+    def begin(
+        self, claim: Claim, ring: Sequence[str], usable: str, ttl_ms: int = TTL_MS, *, hint: str = "", gone: str = ""
+    ) -> Begun:
+        keys = (self._keys.rotation, self._keys.sticky, self._keys.claims, self._keys.topology)
         kind = KINDS[claim.operation]
-        owner, ticket, is_full = self._run(BEGIN, keys, claim.item, claim.id, kind, ttl_ms, usable, *ring)
-        return Begun(owner.decode() or None, Ticket(ticket) if ticket else None, is_full=is_full == 1)
+        arguments: Sequence[str | int] = (claim.item, claim.id, kind, ttl_ms, 0, 0, hint, gone, usable, -1, *ring)
+        owner, ticket, refusal = self._run(BEGIN, keys, *arguments)
+        full, stale = refusal == 1, refusal == 2
+        return Begun(owner.decode() or None, Ticket(ticket) if ticket else None, is_full=full, is_stale=stale)
 
     def settle(self, claim: Claim, owner: str, outcome: Outcome) -> None:
         kind = KINDS[claim.operation]

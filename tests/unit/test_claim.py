@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributer.model import Begun, Claim, Doubt, ItemId, Operation, Outcome, Ticket
+from distributer.model import Begun, Claim, Doubt, ItemId, Operation, Outcome, Places, Ticket
 from distributer.routing.claim import (
     IS_OVER,
     MAX_CLAIMS,
@@ -94,7 +94,7 @@ BEGINS = [
 
 @pytest.mark.parametrize(("before", "claim_id", "usable", "after", "reply"), BEGINS)
 def test_begin(before: ItemState, claim_id: str, usable: str, after: ItemState, reply: Begun) -> None:
-    got, rotation, begun = begin(before, claim(claim_id), RING, usable, 0, START_US, TTL_MS)
+    got, rotation, begun = begin(before, claim(claim_id), Places(RING, usable), 0, START_US, TTL_MS)
     assert same(got) == same(after)
     assert begun == reply
     assert rotation == (reply.ticket or 0)
@@ -221,11 +221,11 @@ def test_an_answer_does_not_count_if_anything_has_happened_since(
 
 def test_a_sweeper_that_was_held_up_cannot_release_a_later_binding() -> None:
     """The entry that it listed is dropped, and a later one has gone through just as many transitions."""
-    first, _, _ = begin(ItemState(), claim("c1"), RING, "100", 0, START_US, TTL_MS)
+    first, _, _ = begin(ItemState(), claim("c1"), Places(RING, "100"), 0, START_US, TTL_MS)
     listed = doubt(ITEM, first, LATE_US)
     assert listed is not None
     swept, _ = resolve(first, listed, exists=False, now_us=LATE_US + 1)
-    second, _, _ = begin(swept, claim("c2"), RING, "100", 0, LATE_US + 2, TTL_MS)
+    second, _, _ = begin(swept, claim("c2"), Places(RING, "100"), 0, LATE_US + 2, TTL_MS)
     late_us = LATE_US + TTL_MS * 1000 + 1000
     assert doubt(ITEM, second, late_us) is not None
     assert resolve(second, listed, exists=False, now_us=late_us) == (second, False)
@@ -234,11 +234,15 @@ def test_a_sweeper_that_was_held_up_cannot_release_a_later_binding() -> None:
 # Tickets.
 
 
-@given(rotation=st.integers(-5, 50), usable=st.text("01", min_size=1, max_size=8).filter(lambda text: "1" in text))
-def test_tickets_that_fall_on_a_dead_backend_are_spent(rotation: int, usable: str) -> None:
-    ticket = next_usable(rotation, usable)
-    spent = [usable[(t - 1) % len(usable)] for t in range(rotation + 1, ticket)]
-    assert usable[(ticket - 1) % len(usable)] == "1"
+@given(
+    rotation=st.integers(-5, 50),
+    usable=st.text("01", min_size=1, max_size=8).filter(lambda text: "1" in text),
+    shift=st.integers(-60, 8),
+)
+def test_tickets_that_fall_on_a_dead_backend_are_spent(rotation: int, usable: str, shift: int) -> None:
+    ticket = next_usable(rotation, Places(("",) * len(usable), usable, shift))
+    spent = [usable[(t + shift) % len(usable)] for t in range(rotation + 1, ticket)]
+    assert usable[(ticket + shift) % len(usable)] == "1"
     assert set(spent) <= {"0"}
 
 
@@ -335,8 +339,8 @@ def test_what_holds_even_when_bindings_are_edited(steps: list[tuple[Any, ...]]) 
         before = now
         match name, arguments:
             case "begin", [claim_id, usable]:
-                now, rotation, _ = begin(before, claim(claim_id), RING, usable, rotation, now_us, TTL_MS)
-                again, *rest = begin(now, claim(claim_id), RING, usable, rotation, now_us + 1, TTL_MS)
+                now, rotation, _ = begin(before, claim(claim_id), Places(RING, usable), rotation, now_us, TTL_MS)
+                again, *rest = begin(now, claim(claim_id), Places(RING, usable), rotation, now_us + 1, TTL_MS)
                 if now != before:
                     assert (again, rest[0]) == (now, rotation), "begin is idempotent"
             case "settle", [claim_id, Outcome() as outcome]:

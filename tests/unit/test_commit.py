@@ -14,6 +14,7 @@ from distributer.model import ItemId, Ticket
 from distributer.state.commit import Batch, Command, GroupCommit
 
 AWAY = StateError("Redis does not answer")
+VERSION = b"3"
 
 
 class Waiters:
@@ -43,7 +44,7 @@ class Waiters:
 
 @pytest.fixture
 def waiters() -> Waiters:
-    return Waiters(GroupCommit("rotation", "sticky"))
+    return Waiters(GroupCommit("rotation", "sticky", "topology"))
 
 
 def test_one_batch_carries_all_that_waits(waiters: Waiters) -> None:
@@ -56,6 +57,7 @@ def test_one_batch_carries_all_that_waits(waiters: Waiters) -> None:
     assert waiters.batch().commands == [
         ("INCRBY", "rotation", 2),
         ("HMGET", "sticky", "7", "8"),
+        ("GET", "topology"),
         ("EVALSHA", "abc", 2),
         ("EVALSHA", "def", 2),
     ]
@@ -65,8 +67,8 @@ def test_one_batch_carries_all_that_waits(waiters: Waiters) -> None:
 @pytest.mark.parametrize(
     ("kind", "commands"),
     [
-        ("ticket", [("INCRBY", "rotation", 1)]),
-        ("lookup", [("HMGET", "sticky", "7")]),
+        ("ticket", [("INCRBY", "rotation", 1), ("GET", "topology")]),
+        ("lookup", [("HMGET", "sticky", "7"), ("GET", "topology")]),
         ("script", [("EVALSHA", "abc")]),
     ],
 )
@@ -85,16 +87,16 @@ def test_at_most_one_batch_is_in_flight(waiters: Waiters) -> None:
     first = waiters.batch()
     waiters.ticket("t2")
     assert waiters.commit.next_batch() is None
-    waiters.commit.settle(first, [1])
-    assert waiters.batch().commands == [("INCRBY", "rotation", 1)]
+    waiters.commit.settle(first, [1, VERSION])
+    assert waiters.batch().commands == [("INCRBY", "rotation", 1), ("GET", "topology")]
 
 
 def test_only_the_batch_in_flight_can_be_settled(waiters: Waiters) -> None:
     waiters.ticket("t1")
     first = waiters.batch()
-    waiters.commit.settle(first, [1])
+    waiters.commit.settle(first, [1, VERSION])
     with pytest.raises(AssertionError, match="in flight"):
-        waiters.commit.settle(first, [1])
+        waiters.commit.settle(first, [1, VERSION])
     assert waiters.dealt == [("t1", 1)]
 
 
@@ -102,20 +104,20 @@ def test_tickets_are_dealt_in_arrival_order_and_are_the_last_ones_taken(waiters:
     for name in ("t1", "t2", "t3"):
         waiters.ticket(name)
     # Others took 39 in the meantime: these three got 40, 41 and 42.
-    assert waiters.commit.settle(waiters.batch(), [42]) is None
+    assert waiters.commit.settle(waiters.batch(), [42, VERSION]) is None
     assert waiters.dealt == [("t1", Ticket(40)), ("t2", Ticket(41)), ("t3", Ticket(42))]
 
 
 def test_each_lookup_gets_its_owner_or_none(waiters: Waiters) -> None:
     for name, item in [("l1", "7"), ("l2", "8"), ("l3", "7")]:
         waiters.lookup(name, item)
-    assert waiters.commit.settle(waiters.batch(), [[b"http://a:80", None, b"http://a:80"]]) is None
+    assert waiters.commit.settle(waiters.batch(), [[b"http://a:80", None, b"http://a:80"], VERSION]) is None
     assert waiters.dealt == [("l1", "http://a:80"), ("l2", None), ("l3", "http://a:80")]
 
 
 def test_an_owner_that_an_edit_has_spoilt_is_still_a_text(waiters: Waiters) -> None:
     waiters.lookup("l1", "7")
-    assert waiters.commit.settle(waiters.batch(), [[b"\xff"]]) is None
+    assert waiters.commit.settle(waiters.batch(), [[b"\xff"], VERSION]) is None
     assert waiters.dealt == [("l1", "\ufffd")]
 
 
@@ -125,7 +127,7 @@ def test_each_script_gets_its_own_reply_as_it_came(waiters: Waiters) -> None:
     waiters.script("s2", "EVALSHA", "def")
     waiters.ticket("t1")
     # An error reply to a script is its caller's affair: Redis itself answers.
-    assert waiters.commit.settle(waiters.batch(), [1, refusal, [b"owner", 5]]) is None
+    assert waiters.commit.settle(waiters.batch(), [1, VERSION, refusal, [b"owner", 5]]) is None
     assert waiters.dealt == [("t1", 1), ("s1", refusal), ("s2", [b"owner", 5])]
 
 
@@ -137,7 +139,7 @@ def test_a_failure_is_dealt_to_all_and_nothing_is_sent_again(waiters: Waiters) -
     waiters.ticket("late")
     assert waiters.commit.settle(batch, AWAY) is AWAY
     assert waiters.dealt == [("t1", AWAY), ("l1", AWAY), ("s1", AWAY)]
-    assert waiters.batch().commands == [("INCRBY", "rotation", 1)], "the one that came later, and nothing else"
+    assert waiters.batch().commands == [("INCRBY", "rotation", 1), ("GET", "topology")], "the later one alone"
 
 
 def test_a_refused_ticket_is_an_error_for_those_who_wanted_one_only(waiters: Waiters) -> None:
@@ -145,7 +147,7 @@ def test_a_refused_ticket_is_an_error_for_those_who_wanted_one_only(waiters: Wai
     waiters.ticket("t2")
     waiters.lookup("l1", "7")
     waiters.script("s1", "EVALSHA", "abc")
-    error = waiters.commit.settle(waiters.batch(), [ValueError("WRONGTYPE of value"), [b"http://a:80"], 1])
+    error = waiters.commit.settle(waiters.batch(), [ValueError("WRONGTYPE of value"), [b"http://a:80"], VERSION, 1])
     assert isinstance(error, StateError)
     assert str(error) == "Redis answered INCRBY rotation with WRONGTYPE of value"
     assert waiters.dealt == [("t1", error), ("t2", error), ("l1", "http://a:80"), ("s1", 1)]
@@ -156,7 +158,7 @@ def test_a_refused_lookup_is_an_error_for_those_who_wanted_one_only(waiters: Wai
     waiters.lookup("l1", "7")
     waiters.lookup("l2", "8")
     waiters.script("s1", "EVALSHA", "abc")
-    error = waiters.commit.settle(waiters.batch(), [5, ValueError("WRONGTYPE of value"), 1])
+    error = waiters.commit.settle(waiters.batch(), [5, ValueError("WRONGTYPE of value"), VERSION, 1])
     assert isinstance(error, StateError)
     assert str(error) == "Redis answered HMGET sticky with WRONGTYPE of value"
     assert waiters.dealt == [("t1", 5), ("l1", error), ("l2", error), ("s1", 1)]
@@ -164,11 +166,11 @@ def test_a_refused_lookup_is_an_error_for_those_who_wanted_one_only(waiters: Wai
 
 def test_what_redis_said_is_shortened(waiters: Waiters) -> None:
     waiters.ticket("t1")
-    error = waiters.commit.settle(waiters.batch(), [ValueError("x" * 100_000)])
+    error = waiters.commit.settle(waiters.batch(), [ValueError("x" * 100_000), VERSION])
     assert len(str(error)) < 300
 
 
-@pytest.mark.parametrize("replies", [[1], AWAY], ids=["settled", "failed"])
+@pytest.mark.parametrize("replies", [[1, b"3"], AWAY], ids=["settled", "failed"])
 def test_whoever_asks_again_while_it_is_dealt_to_is_in_the_next_batch(
     waiters: Waiters, replies: Sequence[Any] | StateError
 ) -> None:
@@ -179,7 +181,7 @@ def test_whoever_asks_again_while_it_is_dealt_to_is_in_the_next_batch(
     waiters.commit.join_ticket(ask_again)
     waiters.commit.settle(waiters.batch(), replies)
     assert [name for name, _ in waiters.dealt] == ["t1"]
-    assert waiters.batch().commands == [("INCRBY", "rotation", 1)]
+    assert waiters.batch().commands == [("INCRBY", "rotation", 1), ("GET", "topology")]
 
 
 def test_the_next_batch_may_leave_before_the_last_is_dealt_out(waiters: Waiters) -> None:
@@ -192,12 +194,47 @@ def test_the_next_batch_may_leave_before_the_last_is_dealt_out(waiters: Waiters)
 
     waiters.commit.join_ticket(send_next)
     waiters.ticket("t2")
-    waiters.commit.settle(waiters.batch(), [2])
+    waiters.commit.settle(waiters.batch(), [2, VERSION])
     assert waiters.dealt == [("t1", 1), ("t2", 2)]
     (second,) = batches
     assert second is not None
-    waiters.commit.settle(second, [3])
+    waiters.commit.settle(second, [3, VERSION])
     assert waiters.dealt[-1] == ("again", 3)
+
+
+def test_the_version_is_asked_for_behind_tickets_and_lookups_and_found_in_the_replies(waiters: Waiters) -> None:
+    waiters.ticket("t1")
+    waiters.lookup("l1", "7")
+    waiters.script("s1", "EVALSHA", "abc")
+    batch = waiters.batch()
+    assert batch.version([1, [None], VERSION, 0]) == VERSION
+    assert batch.has_version
+    waiters.commit.settle(batch, [1, [None], VERSION, 0])
+    waiters.script("s2", "EVALSHA", "abc")
+    assert not waiters.batch().has_version
+
+
+def test_whoever_wants_the_topology_read_anew_hears_of_it_once_whatever_happens(waiters: Waiters) -> None:
+    for replies in ([VERSION], AWAY):
+        heard: list[bool] = []
+        waiters.commit.join_refresh(lambda heard=heard: heard.append(True))  # type: ignore[misc]
+        batch = waiters.batch()
+        assert (batch.commands, batch.is_refresh) == ([("GET", "topology")], True)
+        waiters.commit.settle(batch, replies)
+        assert heard == [True]
+
+
+def test_tickets_that_were_used_before_are_taken_anew_first_of_all(waiters: Waiters) -> None:
+    waiters.ticket("t1")
+    waiters.ticket("t2")
+    waiters.lookup("l1", "7")
+    batch = waiters.batch()
+    waiters.ticket("t3")
+    assert batch.first_ticket([9, [b"a"], VERSION]) == 8
+    assert waiters.commit.settle_without_tickets(batch, [9, [b"a"], VERSION]) is None
+    assert waiters.dealt == [("l1", "a")]
+    waiters.commit.settle(waiters.batch(), [20, VERSION])
+    assert waiters.dealt[1:] == [("t1", 18), ("t2", 19), ("t3", 20)]
 
 
 # Against a reference: a Redis in five lines, and each request's answer as if it had been alone.
@@ -218,6 +255,8 @@ class Redis:
                 return self.rotation
             case ("HMGET", "sticky", *items):
                 return [OWNERS[str(item)].encode() if item in OWNERS else None for item in items]
+            case ("GET", "topology"):
+                return VERSION
             case ("ECHO", text):
                 return text
         raise AssertionError(command)
@@ -239,7 +278,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_everybody_is_dealt_to_once_as_if_alone(steps: list[tuple[str, Any]]) -> None:
-    waiters, server = Waiters(GroupCommit("rotation", "sticky")), Redis()
+    waiters, server = Waiters(GroupCommit("rotation", "sticky", "topology")), Redis()
     commit, in_flight, serial = waiters.commit, None, 0
     wanted: dict[str, Any] = {}
     failed: list[Batch] = []

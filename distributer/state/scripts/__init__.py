@@ -1,4 +1,4 @@
-"""The scripts that Redis runs, each atomic: the transitions of `routing/claim.py` where the state is."""
+"""The scripts that Redis runs, each atomic: the transitions of `routing/`, where the state is."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ class Script:
         object.__setattr__(self, "sha1", digest.hexdigest())
 
 
-def _load(name: str) -> Script:
+def _load(*parts: str) -> Script:
     here = files(__name__)
-    return Script("\n".join((here / part).read_text("utf-8") for part in ("claims.lua", f"{name}.lua")))
+    return Script("\n".join((here / part).read_text("utf-8") for part in parts))
 
 
-BEGIN = _load("begin")
-SETTLE = _load("settle")
-DOUBTS = _load("doubts")
-RESOLVE = _load("resolve")
+BEGIN = _load("claims.lua", "begin.lua")
+SETTLE = _load("claims.lua", "settle.lua")
+DOUBTS = _load("claims.lua", "doubts.lua")
+RESOLVE = _load("claims.lua", "resolve.lua")
+BIND = _load("claims.lua", "bind.lua")
+CHANGE = _load("change.lua")
+READ = _load("read.lua")
