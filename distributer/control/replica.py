@@ -17,6 +17,7 @@ from typing import Any
 import redis.asyncio as redis
 
 from distributer.config import Settings, require_backends
+from distributer.control.expiry import Expiry
 from distributer.control.follower import Follower
 from distributer.control.membership import Membership
 from distributer.control.registry import Registry
@@ -30,7 +31,7 @@ from distributer.routing.topology import Topology
 from distributer.state.keys import Keys
 from distributer.state.redis_client import RedisRefusedError, client_of, ping, pool_of, redacted
 from distributer.state.redis_link import ClientLink, HotLink
-from distributer.state.redis_store import RedisStore
+from distributer.state.redis_store import RedisStore, stored_ttl_ms
 from distributer.tasks import end
 from distributer.wire.forwarded import OriginRules
 from distributer.wire.node import TrustedProxies
@@ -123,7 +124,7 @@ async def open_replica(
         else HotLink(pool_of(settings.redis, CONTROL_TIMEOUT_S), settings.redis_budget_s)
     )
     topology = Topology.of(settings.backend_list)
-    store = RedisStore(link, keys, settings.claim_timeout_s + CLAIM_MARGIN_S, topology)
+    store = RedisStore(link, keys, settings.claim_timeout_s + CLAIM_MARGIN_S, topology, settings.sticky_ttl_s)
     own_client = client if client is not None else client_of(settings.redis, CONTROL_TIMEOUT_S)
     registry, membership = Registry(own_client, keys), Membership(own_client, keys)
     core = ForwardingCore(settings.backend_list, store, options_of(settings))
@@ -136,10 +137,11 @@ async def open_replica(
             await _reconcile(settings, membership, registry)
         # The first request already finds the cluster's ring, not that of the settings.
         await store.refreshed()
+    expiry = Expiry(own_client, keys, stored_ttl_ms(settings.sticky_ttl_s))
     replica = _Replica(core, store, registry, membership, settings)
     tasks = [
         _spawn(replica.beat(), "heartbeat"),
-        _spawn(Sweeper(core, store, registry).run(), "sweeper"),
+        _spawn(Sweeper(core, store, registry, expiry).run(), "sweeper"),
         _spawn(Follower(core, store, own_client, keys).run(), "follower"),
     ]
     try:
@@ -188,6 +190,7 @@ def options_of(settings: Settings) -> ForwardingOptions:
             max_target_bytes=settings.max_target_bytes,
         ),
         claim_timeout_s=settings.claim_timeout_s,
+        locates_unbound=settings.unbound == "locate",
         tunnel_idle_timeout_s=settings.tunnel_idle_timeout_s,
         tunnel_drain_s=max(0.0, min(settings.tunnel_drain_s, settings.drain_timeout_s - CLOSE_WAIT_S)),
         routing_headers=settings.routing_headers,

@@ -1,0 +1,99 @@
+"""A request of our own to a backend, of which the status, and perhaps the body, is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+
+from distributer.errors import ConnectionStale, RequestError, UpstreamError
+from distributer.forwarding.connection import UpstreamConnection
+from distributer.forwarding.pool import BackendPool
+from distributer.model import Backend
+from distributer.wire.response import ResponseHead
+
+
+def get(target: str, backend: Backend) -> bytes:
+    """Write the head of a GET."""
+    return b"GET %b HTTP/1.1\r\nHost: %b\r\nVia: 1.1 distributer\r\n\r\n" % (target.encode(), backend.authority)
+
+
+def existence(status: int) -> bool | None:
+    """Read a backend's answer to the question for an item: it has it, it has not, or neither is said."""
+    if status == 404:
+        return False
+    return True if 200 <= status < 300 else None
+
+
+async def ask(pool: BackendPool, head: bytes, timeout_s: float) -> int:
+    """Ask, and return the answer's status. Raises RequestError or TimeoutError when there is none."""
+    return await answer_to(Question(head), pool, timeout_s)
+
+
+async def answer_to(question: Question, pool: BackendPool, timeout_s: float) -> int:
+    """Ask a question, and return the answer's status. Raises RequestError or TimeoutError when there is none."""
+    waiter = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            connection = pool.idle()
+            if connection is not None:
+                question.connected(connection)
+                try:
+                    return await question.status
+                except ConnectionStale:
+                    question.start_again()
+            waiter = pool.acquire(question.connected)
+            return await question.status
+    finally:
+        if waiter is not None:
+            waiter.cancel()
+        question.abandon()
+
+
+class Question:
+    """A request of our own: only the status of its answer counts."""
+
+    def __init__(self, head: bytes) -> None:
+        self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._head = head
+        self._connection: UpstreamConnection | None = None
+        self._seen = 0
+
+    def connected(self, result: UpstreamConnection | RequestError) -> None:
+        if isinstance(result, UpstreamConnection):
+            self._connection = result
+            result.send(self, self._head, answers_head=False, done=True)
+        elif not self.status.done():
+            self.status.set_exception(result)
+
+    def start_again(self) -> None:
+        """Be asked once more: the connection was closed before any answer."""
+        self.status = asyncio.get_running_loop().create_future()
+
+    def abandon(self) -> None:
+        """Cut the connection, unless the answer is complete."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abandon()
+
+    def response_started(self, head: ResponseHead) -> None:
+        self._seen = head.status
+
+    def response_data(self, data: bytes) -> None: ...
+
+    def response_finished(self, trailers: bytes) -> None:
+        self._connection = None
+        if not self.status.done():
+            self.status.set_result(self._seen)
+
+    def response_switched(self, rest: bytes) -> None:
+        raise ValueError("it switched to another protocol unasked")
+
+    def response_flush(self) -> None: ...
+
+    def upstream_failed(self, error: UpstreamError) -> None:
+        self._connection = None
+        if not self.status.done():
+            self.status.set_exception(error)
+
+    def pause_sending(self) -> None: ...
+
+    def resume_sending(self) -> None: ...
