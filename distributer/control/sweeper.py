@@ -13,7 +13,7 @@ from distributer.control.expiry import Expiry
 from distributer.control.registry import Registry
 from distributer.errors import RequestError, StateError
 from distributer.forwarding.core import ForwardingCore
-from distributer.forwarding.question import ask, existence, get
+from distributer.forwarding.question import ask, existence, question
 from distributer.model import Doubt
 from distributer.state.store import Doubts
 
@@ -81,5 +81,5 @@ class Sweeper:
         backend = self._core.ring.by_url(doubt.owner)
         if backend is None:
             return None
-        head = get(f"{self._core.options.rules.collection}{doubt.item}", backend)
+        head = question(backend, f"{self._core.options.rules.collection}{doubt.item}".encode())
         return existence(await ask(self._core.pool(backend), head, ASK_TIMEOUT_S))

@@ -21,7 +21,7 @@ from distributer.clock import Clock
 from distributer.errors import RequestError, StateError
 from distributer.forwarding.metrics import Metrics
 from distributer.forwarding.pool import BackendPool
-from distributer.forwarding.question import ask, existence, get
+from distributer.forwarding.question import ask, existence, question
 from distributer.model import AdminState, Backend, ItemId
 from distributer.routing.item import ItemRules
 from distributer.routing.topology import Topology
@@ -140,7 +140,7 @@ class Locator:
         return Located(await self._bind(item, holders[0]), is_certain=True)
 
     async def _has(self, backend: Backend, item: ItemId) -> bool | None:
-        head = get(f"{self._core.rules.collection}{item}", backend)
+        head = question(backend, f"{self._core.rules.collection}{item}".encode())
         try:
             return existence(await ask(self._core.pool(backend), head, ASK_TIMEOUT_S))
         except (RequestError, TimeoutError):

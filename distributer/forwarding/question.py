@@ -11,9 +11,9 @@ from distributer.model import Backend
 from distributer.wire.response import ResponseHead
 
 
-def get(target: str, backend: Backend) -> bytes:
-    """Write the head of a GET."""
-    return b"GET %b HTTP/1.1\r\nHost: %b\r\nVia: 1.1 distributer\r\n\r\n" % (target.encode(), backend.authority)
+def question(backend: Backend, target: bytes) -> bytes:
+    """Spell the request: a GET."""
+    return b"GET %b HTTP/1.1\r\nHost: %b\r\nVia: 1.1 distributer\r\n\r\n" % (target, backend.authority)
 
 
 def existence(status: int) -> bool | None:
@@ -25,27 +25,23 @@ def existence(status: int) -> bool | None:
 
 async def ask(pool: BackendPool, head: bytes, timeout_s: float) -> int:
     """Ask, and return the answer's status. Raises RequestError or TimeoutError when there is none."""
-    return await answer_to(Question(head), pool, timeout_s)
-
-
-async def answer_to(question: Question, pool: BackendPool, timeout_s: float) -> int:
-    """Ask a question, and return the answer's status. Raises RequestError or TimeoutError when there is none."""
+    asked = Question(head)
     waiter = None
     try:
         async with asyncio.timeout(timeout_s):
             connection = pool.idle()
             if connection is not None:
-                question.connected(connection)
+                asked.connected(connection)
                 try:
-                    return await question.status
+                    return await asked.status
                 except ConnectionStale:
-                    question.start_again()
-            waiter = pool.acquire(question.connected)
-            return await question.status
+                    asked.start_again()
+            waiter = pool.acquire(asked.connected)
+            return await asked.status
     finally:
         if waiter is not None:
             waiter.cancel()
-        question.abandon()
+        asked.abandon()
 
 
 class Question:

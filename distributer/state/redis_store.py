@@ -62,7 +62,7 @@ class RedisStore:
         self._watcher: Watcher | None = None
         self._version: Reply = None
         """The version of the topology as the reply has it; None: Redis had none yet."""
-        self._unreadable: Reply = None
+        self._unreadable: Reply = b""
         """A version whose topology could not be read: not to be tried again with each round trip."""
         self._seen: Reply = None
         self._highest = 0
