@@ -137,8 +137,8 @@ def reconciled(members: Members, wanted: Sequence[Backend], bound: Collection[st
     """Bring the members in line with the settings, which say what is there in which order.
 
     A backend that is new to the cluster has not joined yet, unless no other is left in rotation. One that the settings
-    brought and name no more goes, unless items are `bound` to its URL: then it is drained. What others brought stays, behind those of the settings. States
-    that operators have set stay.
+    brought and name no more goes, unless items are `bound` to its URL: then it is drained. What others brought stays,
+    behind those of the settings. States that operators have set stay.
     """
     present = {member.backend.url: member for member in members}
     named = []
