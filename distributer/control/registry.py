@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from enum import Enum
 from typing import Any, cast
 
 import redis.asyncio as redis
@@ -69,7 +70,7 @@ class ClusterStatus:
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as JSON-ready values."""
-        return asdict(self)
+        return asdict(self, dict_factory=_plain)
 
 
 class Registry:
@@ -194,6 +195,10 @@ class Registry:
             # Between the look and this another may have taken an expired lease: two sweepers for one turn do no harm,
             # since each resolution is checked against the claims' version.
             return bool(await self._client.pexpire(key, ttl_ms))
+
+
+def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value.value if isinstance(value, Enum) else value for name, value in pairs}
 
 
 def _healths(fields: Mapping[Any, Any]) -> dict[str, Health]:
