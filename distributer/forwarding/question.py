@@ -25,7 +25,15 @@ def existence(status: int) -> bool | None:
 
 async def ask(pool: BackendPool, head: bytes, timeout_s: float) -> int:
     """Ask, and return the answer's status. Raises RequestError or TimeoutError when there is none."""
-    asked = Question(head)
+    return (await fetch(pool, head, timeout_s))[0]
+
+
+async def fetch(pool: BackendPool, head: bytes, timeout_s: float, max_bytes: int = 0) -> tuple[int, bytes]:
+    """Ask, and return the answer's status, and up to so much of its body: one that is longer is an error.
+
+    0: without its body, which may be as long as it likes. Raises RequestError or TimeoutError when there is no answer.
+    """
+    asked = Question(head, max_bytes)
     waiter = None
     try:
         async with asyncio.timeout(timeout_s):
@@ -33,11 +41,11 @@ async def ask(pool: BackendPool, head: bytes, timeout_s: float) -> int:
             if connection is not None:
                 asked.connected(connection)
                 try:
-                    return await asked.status
+                    return await asked.status, bytes(asked.body)
                 except ConnectionStale:
                     asked.start_again()
             waiter = pool.acquire(asked.connected)
-            return await asked.status
+            return await asked.status, bytes(asked.body)
     finally:
         if waiter is not None:
             waiter.cancel()
@@ -45,11 +53,13 @@ async def ask(pool: BackendPool, head: bytes, timeout_s: float) -> int:
 
 
 class Question:
-    """A request of our own: only the status of its answer counts."""
+    """A request of our own."""
 
-    def __init__(self, head: bytes) -> None:
+    def __init__(self, head: bytes, max_bytes: int = 0) -> None:
         self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.body = bytearray()
         self._head = head
+        self._max_bytes = max_bytes
         self._connection: UpstreamConnection | None = None
         self._seen = 0
 
@@ -73,7 +83,16 @@ class Question:
     def response_started(self, head: ResponseHead) -> None:
         self._seen = head.status
 
-    def response_data(self, data: bytes) -> None: ...
+    def response_data(self, data: bytes) -> None:
+        if not self._max_bytes:
+            return
+        self.body += data
+        if len(self.body) > self._max_bytes:
+            self.body.clear()
+            if not self.status.done():
+                self.status.set_exception(
+                    UpstreamError(f"the answer is longer than {self._max_bytes} bytes", sent=True)
+                )
 
     def response_finished(self, trailers: bytes) -> None:
         self._connection = None
