@@ -128,11 +128,16 @@ async def test_a_topology_that_was_edited_badly_is_a_state_error(client: Any, ed
 async def test_changes_by_many_at_once_are_all_made(client: Any) -> None:
     membership = Membership(client, KEYS)
     await membership.found(BACKENDS[:2])
+
+    async def add(new: Backend) -> None:
+        await membership.change(lambda it: with_added(it, new, FROM_ADMIN, joined=False))
+
+    async def join(new: Backend) -> None:
+        await membership.change(lambda it: with_joined(it, new.id))
+
+    await asyncio.gather(*(add(new) for new in BACKENDS[2:7]))
     await asyncio.gather(
-        *(membership.change(lambda it, new=new: with_added(it, new, FROM_ADMIN, joined=False)) for new in BACKENDS[2:7])
-    )
-    await asyncio.gather(
-        *(membership.change(lambda it, new=new: with_joined(it, new.id)) for new in BACKENDS[2:7]),
+        *(join(new) for new in BACKENDS[2:7]),
         membership.change(lambda it: with_state(it, BACKENDS[0].id, AdminState.DRAIN)),
         membership.change(lambda it: without(it, BACKENDS[1].id)),
     )
@@ -156,12 +161,13 @@ async def test_under_concurrent_tickets_and_changes_every_epoch_is_exact(client:
         while not is_over:
             tickets.append(await client.incr(KEYS.rotation))
 
+    async def set_state(backend: Backend, state: AdminState) -> Topology:
+        return await membership.change(lambda it: with_state(it, backend.id, state))
+
     async def change_all() -> None:
         nonlocal is_over
         for _ in range(25):
-            backend = dice.choice(BACKENDS[:4])
-            state = dice.choice([AdminState.READY, AdminState.DRAIN])
-            changed = await membership.change(lambda it, b=backend, s=state: with_state(it, b.id, s))
+            changed = await set_state(dice.choice(BACKENDS[:4]), dice.choice([AdminState.READY, AdminState.DRAIN]))
             if changed != epochs[-1]:
                 epochs.append(changed)
         is_over = True

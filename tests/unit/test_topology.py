@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -130,7 +131,7 @@ def test_starts_say_where_each_place_goes_on(old: Members, new: Members, counter
 def test_members_that_are_drained_or_have_not_joined_are_reached_and_not_rotated_to() -> None:
     drained, new, parked = Member(B, AdminState.DRAIN), Member(C, joined=False), Member(D, AdminState.MAINT)
     ring = Topology((Member(A), drained, new, parked), 3, after=4, first=0).ring()
-    assert (ring.backends, ring.others, ring.parked) == ((A,), (B, C, D), {D})
+    assert (ring.backends, ring.others, ring.parked) == ((A,), (B, C, D), frozenset({D}))
     assert [ring.by_url(backend.url) for backend in (A, B, C, D, E)] == [A, B, C, D, None]
     assert (ring.version, ring.after, ring.first) == (3, 4, 0)
 
@@ -147,13 +148,14 @@ def test_states_are_set_by_id_or_url() -> None:
 
 
 def test_what_cannot_be_is_refused() -> None:
-    for refused in (
+    refusals: list[Callable[[], Members]] = [
         lambda: with_state(members(A), B.id, AdminState.DRAIN),
         lambda: with_joined(members(A), B.id),
         lambda: with_added(members(A), A, FROM_ADMIN, joined=True),
         lambda: without(members(A), A.id),
         lambda: without(members(A, C), B.id),
-    ):
+    ]
+    for refused in refusals:
         with pytest.raises(ChangeRefusedError):
             refused()
 
