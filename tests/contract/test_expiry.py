@@ -20,6 +20,7 @@ from distributer.state.keys import Keys
 from distributer.state.redis_client import pool_of
 from distributer.state.redis_link import ClientLink, HotLink
 from distributer.state.redis_store import RedisStore, stored_ttl_ms
+from distributer.state.scripts import RELEASE
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until_async
 
@@ -116,9 +117,10 @@ async def test_a_binding_has_its_time_from_when_its_create_is_settled(sticky: Ma
 async def test_a_binding_with_claims_on_it_never_expires(sticky: Map) -> None:
     await sticky.create(outcome=None)
     assert await sticky.left_ms() is None, "a create is in flight"
-    await sticky.owner()
+    assert await sticky.owner() == OWNER
+    assert await sticky.left_ms() is None, "a use gives it no end"
     await sticky.expiry().sweep()
-    assert await sticky.left_ms() is None, "neither a use nor the walk gives it an end"
+    assert await sticky.left_ms() is None, "nor does the walk"
     assert await _answer(lambda deliver: sticky.store.settle(CREATE, OWNER, Outcome.DONE, deliver)) is None
     assert await sticky.is_full()
     await sticky.set_left_ms(5_000)
@@ -214,6 +216,18 @@ async def test_without_the_setting_what_it_left_is_taken_away(sticky: Map) -> No
     await expiry.sweep()
     assert await sticky.left_ms() is None
     assert await sticky.owner() == OWNER
+
+
+async def test_a_release_takes_only_what_is_bound_there_and_has_no_claims(sticky: Map) -> None:
+    bound = {"1": OWNER, "2": "http://b:1", "3": OWNER}
+    await sticky.client.hset(KEYS.sticky, mapping=bound)
+    await sticky.client.hset(KEYS.claims, "3", "{}")
+    await sticky.expiry().sweep()
+    keys = (KEYS.sticky, KEYS.claims, KEYS.expiry)
+    # 2 was bound to that backend when it was listed, and 4 was there.
+    assert await sticky.client.eval(RELEASE.source, 3, *keys, OWNER, "1", "2", "3", "4") == 1
+    assert await sticky.client.hgetall(KEYS.sticky) == {b"2": b"http://b:1", b"3": OWNER.encode()}
+    assert await sticky.client.zscore(KEYS.expiry, "1") is None
 
 
 async def test_a_refresh_that_failed_is_made_with_the_next_use(sticky: Map) -> None:

@@ -107,10 +107,17 @@ async def test_a_delete_of_an_item_that_is_bound_nowhere_reaches_it(cluster: Clu
 async def test_an_item_that_is_nowhere_goes_round_and_may_be_created(cluster: Cluster) -> None:
     assert await cluster.send("GET", 7) == 404
     assert await cluster.owner(7) is None
-    assert await cluster.send("POST", 7) == 200, "what was not found a moment ago does not bind creates"
+    assert await cluster.send("POST", 7) == 200
     [holder] = cluster.holders(7)
     assert await cluster.owner(7) == url(holder)
     assert await cluster.send("GET", 7, 1) == 200
+
+
+async def test_a_create_does_not_go_by_what_was_not_found_a_moment_ago(cluster: Cluster) -> None:
+    assert await cluster.send("GET", 7) == 404
+    cluster.backends[2].items.add(7)
+    assert await cluster.send("POST", 7) == 400
+    assert cluster.holders(7) == [cluster.backends[2]]
 
 
 async def test_concurrent_creates_of_a_new_item_make_one(cluster: Cluster) -> None:
@@ -162,6 +169,23 @@ async def test_while_a_backend_does_not_say_creates_fail_closed_and_others_go_ro
     assert await cluster.owner(8) == url(cluster.backends[2])
     # A reader of what is not found goes round, to whichever backend.
     assert await cluster.send("GET", 7) in (404, 500, 401, 502)
+
+
+async def test_a_question_into_a_connection_that_was_closed_is_asked_once_more(cluster: Cluster) -> None:
+    [first, *_] = cluster.backends
+    answer, used = first.answer, set[asyncio.StreamWriter]()
+
+    async def once(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if writer in used:
+            writer.close()
+        else:
+            used.add(writer)
+            await answer(message, reader, writer)
+
+    first.answer = once  # type: ignore[method-assign]
+    assert await cluster.send("POST", 7) == 200
+    assert await cluster.send("POST", 8) == 200, "every backend has said that it has it not"
+    assert len(used) >= 2
 
 
 async def test_a_bound_item_is_not_asked_for(cluster: Cluster) -> None:

@@ -108,9 +108,9 @@ local function write_item(sticky, claims, item, before, owner, entry)
   else
     redis.call('HDEL', claims, item)
   end
-  if TTL_MS > 0 and (owner ~= '' or before ~= '') then
-    local expire = owner ~= '' and not is_claimed and start_expiry or stop_expiry
-    expire(sticky, item, expires_fields())
+  if TTL_MS > 0 and owner ~= '' then
+    local set = is_claimed and stop_expiry or start_expiry
+    set(sticky, item, expires_fields())
   end
 end
 
