@@ -52,6 +52,9 @@ class Metrics:
         "client_connections",
         "connections_refused",
         "degraded",
+        "ejections",
+        "probes_failed",
+        "probes_passed",
         "refusals",
         "requests",
         "retries",
@@ -73,6 +76,10 @@ class Metrics:
         """Requests served without Redis."""
         self.retries = 0
         self.tickets_exchanged = 0
+        self.probes_passed = 0
+        """Probes of backends, made while this replica held the lease; and the ejections that it then ordered."""
+        self.probes_failed = 0
+        self.ejections = 0
         self.tunnels = 0
         """Connections that have switched to another protocol, ever; of those, the ones that still stand."""
         self.tunnels_open = 0
@@ -108,6 +115,8 @@ class Metrics:
                 "bytes_up": self.tunnel_bytes_up,
                 "bytes_down": self.tunnel_bytes_down,
             },
+            "probes": {"passed": self.probes_passed, "failed": self.probes_failed},
+            "ejections": self.ejections,
             "refusals": {str(status): count for status, count in sorted(self.refusals.items())},
             "in_flight": sum(backend.in_flight for backend in self.backends.values()),
             "backends": {backend_id: backend.snapshot() for backend_id, backend in self.backends.items()},

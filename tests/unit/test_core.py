@@ -27,7 +27,7 @@ def core_at(time: Time) -> ForwardingCore:
 def test_a_backend_that_refused_is_out_of_the_rotation_at_once_and_back_after_a_while() -> None:
     time = Time()
     core = core_at(time)
-    core.note_unreachable(BACKENDS[0])
+    core.note_unreachable(BACKENDS[0], "refused")
     assert core.ring.down == {BACKENDS[0]}
     time.now += UNREACHABLE_S * 0.9
     core.clock.tick()
@@ -39,8 +39,8 @@ def test_a_backend_that_refused_is_out_of_the_rotation_at_once_and_back_after_a_
 
 def test_a_backend_that_answers_is_back_at_once() -> None:
     core = core_at(Time())
-    core.note_unreachable(BACKENDS[0])
-    core.note_reached(BACKENDS[0])
+    core.note_unreachable(BACKENDS[0], "refused")
+    core.note_reached(BACKENDS[0], 200)
     assert core.ring.down == frozenset()
 
 
