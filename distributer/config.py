@@ -135,8 +135,9 @@ class Settings(BaseSettings):
     probe_status: str = "200-399"
     """The statuses of the answer to that which say that it is up. Example: `200,204`."""
 
-    probe_interval_s: Seconds = 2.0
-    """How often a backend is probed, by one replica for all. Every 0.5 s while its health may be about to change."""
+    probe_interval_s: float = Field(default=2.0, ge=0, le=86_400)
+    """How often a backend is probed, by one replica for all. Every 0.5 s while its health may be about to change.
+    0: never; each is up, but for ejections."""
 
     probe_timeout_s: Seconds = 1.0
     """The longest that a probe may take, connecting included."""

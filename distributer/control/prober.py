@@ -49,6 +49,7 @@ class Probing:
     path: str = ""
     """What is asked for; empty: it is enough if they take connections."""
     interval_s: float = 2.0
+    """0: no backend is probed. All are up on credit, and nothing but an ejection takes one out."""
     timeout_s: float = 1.0
     statuses: frozenset[int] = frozenset(range(200, 400))
     """The statuses that are as they should be."""
@@ -72,7 +73,8 @@ class Prober:
         self._lease = lease
         self._probing = probing
         self._rules = rules
-        self._fast_s = min(FAST_S, probing.interval_s)
+        self._is_probing = probing.interval_s > 0
+        self._fast_s = min(FAST_S, probing.interval_s or FAST_S)
         self._subjects: dict[str, _Subject] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: deque[_Subject] = deque()
@@ -129,14 +131,16 @@ class Prober:
             subject = self._subjects.get(backend_id)
             if subject is None:
                 subject = self._subjects[backend_id] = self._subject(member, healths.get(backend_id), now)
-                first_s = self._probing.interval_s if member.joined and subject.standing.is_up else self._fast_s
-                self._schedule(subject, random.uniform(0.0, first_s))  # noqa: S311 - not a secret
+                if self._is_probing:
+                    first_s = self._probing.interval_s if member.joined and subject.standing.is_up else self._fast_s
+                    self._schedule(subject, random.uniform(0.0, first_s))  # noqa: S311 - not a secret
             subject.member = member
 
     def _subject(self, member: Member, health: Health | None, now: float) -> _Subject:
-        if health is not None:
+        if health is not None and (self._is_probing or health.status is HealthStatus.EJECTED):
             return _Subject(member, Standing(health), told=health.status)
-        return _Subject(member, unknown(self._rules) if member.joined else new(now, self._rules), HealthStatus.UP)
+        is_on_credit = member.joined or not self._is_probing
+        return _Subject(member, unknown(self._rules) if is_on_credit else new(now, self._rules), HealthStatus.UP)
 
     def _weigh(self, subject: _Subject, count: Count | None, now: float) -> None:
         """Look at the failures of requests: they bring a probe, and when that passes they may eject."""
@@ -151,18 +155,22 @@ class Prober:
             subject.suspect_until = loop_now + SUSPECT_S
             self._hurry(subject)
         # A probe that fails explains the failures better than an ejection does, and ends sooner.
-        if count is not None and 0.0 < subject.accused_at <= subject.passed_at:
+        is_vouched_for = subject.accused_at <= subject.passed_at or not self._is_probing
+        if count is not None and subject.accused_at and is_vouched_for:
             is_last = not any(other.is_in_use for other in self._subjects.values() if other is not subject)
             standing = failing(subject.standing, failures, count.why, now, self._rules, is_last=is_last)
             subject.standing = standing
 
     async def _write(self, reading: Reading) -> None:
-        verdicts = {
+        known = {
             backend_id: subject.standing.health
             for backend_id, subject in self._subjects.items()
-            if subject.standing.health not in (reading.healths.get(backend_id), NOT_PROBED)
+            if subject.standing.health != NOT_PROBED
         }
-        gone = (reading.healths.keys() | reading.counts.keys()) - self._subjects.keys()
+        verdicts = {
+            backend_id: health for backend_id, health in known.items() if health != reading.healths.get(backend_id)
+        }
+        gone = (reading.healths.keys() - known.keys()) | (reading.counts.keys() - self._subjects.keys())
         changed = {
             backend_id
             for backend_id, health in verdicts.items()
