@@ -84,7 +84,7 @@ def _print_status(status: ClusterStatus, where: str) -> None:
         counts = (backend.items, backend.requests, backend.in_flight, backend.failures)
         state = backend.state if backend.joined else f"{backend.state}, not joined"
         since = "" if backend.health_age_s is None else _age(backend.health_age_s)
-        health = (printable(state), backend.health, since, printable(backend.reason))
+        health = (printable(state), backend.health.status.value, since, printable(backend.health.reason))
         backends.add_row(printable(backend.url), *[str(value) for value in counts], *health)
     for owner, items in sorted(status.unknown_owners.items()):
         backends.add_row(f"{printable(owner)} (no backend)", str(items), *[""] * (len(columns) - 1))

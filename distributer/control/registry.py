@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from enum import Enum
 from functools import lru_cache
 from typing import Any, cast
 
@@ -51,9 +52,7 @@ class BackendStatus:
     """ready, drain or maint: what is wanted of it."""
     joined: bool
     source: str
-    health: str
-    """up, down or ejected: what is known of it."""
-    reason: str
+    health: Health
     health_age_s: float | None
     """How long it has been so; None if nobody has probed it."""
     ejected_for_s: float | None
@@ -81,7 +80,7 @@ class ClusterStatus:
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as JSON-ready values."""
-        return asdict(self)
+        return asdict(self, dict_factory=_plain)
 
 
 class Registry:
@@ -192,6 +191,10 @@ class Registry:
             return cursor, [(decoded(item), decoded(owner)) for item, owner in page.items()]
 
 
+def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value.value if isinstance(value, Enum) else value for name, value in pairs}
+
+
 def healths_of(fields: Mapping[Any, Any]) -> dict[str, Health]:
     """Read the health hash. What anyone may have edited, and is no health, is left out."""
     found = {decoded(backend_id): _health_of(text) for backend_id, text in fields.items()}
@@ -220,8 +223,7 @@ def _backend_rows(
                 state=str(stored.get("state", "")),
                 joined=stored.get("joined") is True,
                 source=str(stored.get("source", "")),
-                health=health.status.value,
-                reason=health.reason,
+                health=health,
                 health_age_s=max(0.0, round(now - health.since, 3)) if health.since else None,
                 ejected_for_s=max(0.0, round(health.until - now, 3)) if health.until else None,
                 items=counts.pop(url, 0),

@@ -136,17 +136,15 @@ def without(members: Members, backend_id: str) -> Members:
 def reconciled(members: Members, wanted: Sequence[Backend], bound: Collection[str]) -> Members:
     """Bring the members in line with the settings, which say what is there in which order.
 
-    A backend that is new to the cluster has not joined yet. One that the settings brought and name no more goes, unless
-    items are `bound` to its URL: then it is drained. What others brought stays, behind those of the settings. States
-    that operators have set stay.
+    A backend that is new to the cluster has not joined yet, unless no other is left in rotation. One that the settings
+    brought and name no more goes, unless items are `bound` to its URL: then it is drained. What others brought stays,
+    behind those of the settings. States that operators have set stay.
     """
     present = {member.backend.url: member for member in members}
     named = []
     for backend in wanted:
         member = present.pop(backend.url, None)
-        if member is None:
-            member = Member(backend, joined=not members)
-        elif member.source == NO_LONGER_NAMED:
+        if member is None or member.source == NO_LONGER_NAMED:
             member = Member(backend, joined=False)
         named.append(replace(member, source=FROM_SETTINGS))
     rest = []
@@ -155,6 +153,8 @@ def reconciled(members: Members, wanted: Sequence[Backend], bound: Collection[st
             rest.append(member)
         elif member.backend.url in bound:
             rest.append(replace(member, state=AdminState.DRAIN, source=NO_LONGER_NAMED))
+    if not any(member.is_in_rotation for member in (*named, *rest)):
+        named = [replace(member, joined=True) for member in named]
     return (*named, *rest)
 
 

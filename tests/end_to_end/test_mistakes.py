@@ -154,7 +154,7 @@ from distributer.cli import main
 from distributer.process import supervisor
 async def nothing(*_): pass
 async def fail(*_, **__): raise OSError(24, "Too many open files")
-supervisor.await_redis = nothing
+supervisor.enter_cluster = nothing
 asyncio.create_subprocess_exec = fail
 main()
 """

@@ -227,12 +227,12 @@ def test_whoever_wants_the_topology_read_anew_hears_of_it_once_whatever_happens(
 def test_tickets_that_were_used_before_are_taken_anew_first_of_all(waiters: Waiters) -> None:
     waiters.ticket("t1")
     waiters.ticket("t2")
-    waiters.lookup("l1", "7")
+    waiters.script("s1", "EVALSHA", "abc")
     batch = waiters.batch()
     waiters.ticket("t3")
-    assert batch.first_ticket([9, [b"a"], VERSION]) == 8
-    assert waiters.commit.settle_without_tickets(batch, [9, [b"a"], VERSION]) is None
-    assert waiters.dealt == [("l1", "a")]
+    assert batch.first_ticket([9, VERSION, 1]) == 8
+    assert waiters.commit.settle_without_tickets(batch, [9, VERSION, 1]) is None
+    assert waiters.dealt == [("s1", 1)]
     waiters.commit.settle(waiters.batch(), [20, VERSION])
     assert waiters.dealt[1:] == [("t1", 18), ("t2", 19), ("t3", 20)]
 
