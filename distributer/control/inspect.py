@@ -85,17 +85,29 @@ def _print_status(status: ClusterStatus, where: str) -> None:
         )
     console.print()
     console.print(replicas if status.replicas else "no replica is alive")
-    backends = Table(Column("backend", overflow="fold"), "items", "requests", "in flight", "failures", box=None)
+    columns = ("items", "requests", "in flight", "failures", "state", "health", "for", "reason")
+    backends = Table(Column("backend", overflow="fold"), *columns, box=None)
     for backend in status.backends:
-        row = (backend.items, backend.requests, backend.in_flight, backend.failures)
-        backends.add_row(printable(backend.url), *[str(value) for value in row])
+        counts = (backend.items, backend.requests, backend.in_flight, backend.failures)
+        state = backend.state if backend.joined else f"{backend.state}, not joined"
+        since = "" if backend.health_age_s is None else _age(backend.health_age_s)
+        health = (printable(state), backend.health.status.value, since, printable(backend.health.reason))
+        backends.add_row(printable(backend.url), *[str(value) for value in counts], *health)
     for owner, items in sorted(status.unknown_owners.items()):
-        backends.add_row(f"{printable(owner)} (no backend)", str(items), "", "", "")
+        backends.add_row(f"{printable(owner)} (no backend)", str(items), *[""] * (len(columns) - 1))
     console.print()
     if not status.backends:
         console.print("no backends are announced yet")
     if backends.row_count:
         console.print(backends)
+
+
+def _age(seconds: float) -> str:
+    """Say about how long that is."""
+    for size_s, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size_s:
+            return f"{seconds / size_s:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 async def show_owner(settings: Settings, item: str, *, as_json: bool) -> bool:

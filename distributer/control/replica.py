@@ -1,4 +1,4 @@
-"""One replica: the shared state, the forwarding core, the heartbeat and the sweeper, opened and closed together."""
+"""One replica: the shared state, the forwarding core and what is done beside the requests, opened and closed as one."""
 
 from __future__ import annotations
 
@@ -19,14 +19,19 @@ import redis.asyncio as redis
 from distributer.config import Settings, require_backends
 from distributer.control.expiry import Expiry
 from distributer.control.follower import Follower
+from distributer.control.lease import Lease
 from distributer.control.membership import Membership
+from distributer.control.prober import Prober, Probing
+from distributer.control.record import Record
 from distributer.control.registry import Registry
+from distributer.control.reporter import Reporter
 from distributer.control.sweeper import Sweeper
 from distributer.doors.lifespan import OpenCore, running
 from distributer.errors import StartupError, StateError
 from distributer.forwarding.core import Answered, ForwardingCore, ForwardingOptions
 from distributer.forwarding.limits import NO_BOUND, ClientLimits, UpstreamLimits
 from distributer.forwarding.tunnel import CLOSE_WAIT_S
+from distributer.routing.health import HealthRules, parse_statuses
 from distributer.routing.topology import Topology
 from distributer.state.keys import Keys
 from distributer.state.redis_client import RedisRefusedError, client_of, ping, pool_of, redacted
@@ -126,7 +131,7 @@ async def open_replica(
     topology = Topology.of(settings.backend_list)
     store = RedisStore(link, keys, settings.claim_timeout_s + CLAIM_MARGIN_S, topology, settings.sticky_ttl_s)
     own_client = client if client is not None else client_of(settings.redis, CONTROL_TIMEOUT_S)
-    registry, membership = Registry(own_client, keys), Membership(own_client, keys)
+    registry, membership, record = Registry(own_client, keys), Membership(own_client, keys), Record(own_client, keys)
     core = ForwardingCore(settings.backend_list, store, options_of(settings))
     if settings.access_log:
         core.on_answer = log_answer
@@ -137,12 +142,17 @@ async def open_replica(
             await _reconcile(settings, membership, registry)
         # The first request already finds the cluster's ring, not that of the settings.
         await store.refreshed()
+        core.follow_health((await record.read()).healths)
     expiry = Expiry(own_client, keys, stored_ttl_ms(settings.sticky_ttl_s))
+    lease = Lease(own_client, keys, core.replica_id)
+    prober = Prober(core, record, membership, lease, probing_of(settings), health_rules_of(settings))
+    lease.duties = (prober.run, Sweeper(core, store, expiry).run)
     replica = _Replica(core, store, registry, membership, settings)
     tasks = [
         _spawn(replica.beat(), "heartbeat"),
-        _spawn(Sweeper(core, store, registry, expiry).run(), "sweeper"),
-        _spawn(Follower(core, store, own_client, keys).run(), "follower"),
+        _spawn(lease.run(), "lease"),
+        _spawn(Reporter(core.failures, record, settings.ejection_failures).run(), "reporter"),
+        _spawn(Follower(core, store, own_client, keys, prober.look).run(), "follower"),
     ]
     try:
         async with running(core):
@@ -150,6 +160,7 @@ async def open_replica(
     finally:
         await end(tasks)
         with contextlib.suppress(StateError):
+            await lease.release()
             await registry.leave(core.replica_id)
         await store.stop()
         if client is None:
@@ -200,6 +211,27 @@ def options_of(settings: Settings) -> ForwardingOptions:
             rewrites_host=settings.host_header == "backend",
             via_name=settings.via_name.encode(),
         ),
+    )
+
+
+def probing_of(settings: Settings) -> Probing:
+    """Pick how backends are probed out of the settings."""
+    return Probing(
+        path=settings.probe_path,
+        interval_s=settings.probe_interval_s,
+        timeout_s=settings.probe_timeout_s,
+        statuses=parse_statuses(settings.probe_status),
+    )
+
+
+def health_rules_of(settings: Settings) -> HealthRules:
+    """Pick when a backend is up, down or ejected out of the settings."""
+    return HealthRules(
+        rise=settings.probe_rise,
+        fall=settings.probe_fall,
+        ejection_failures=settings.ejection_failures,
+        ejection_s=settings.ejection_s,
+        ejection_max_s=settings.ejection_max_s,
     )
 
 

@@ -10,7 +10,6 @@ import asyncio
 import logging
 
 from distributer.control.expiry import Expiry
-from distributer.control.registry import Registry
 from distributer.errors import RequestError, StateError
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.question import ask, existence, question
@@ -18,19 +17,20 @@ from distributer.model import Doubt
 from distributer.state.store import Doubts
 
 INTERVAL_S = 1.0
-LEASE_S = 3.0
 ASK_TIMEOUT_S = 2.0
 
 log = logging.getLogger("distributer.sweeper")
 
 
 class Sweeper:
-    """Resolves doubts, one round each second, while this replica holds the lease."""
+    """Resolves doubts, one round each second, while this replica holds the lease.
 
-    def __init__(self, core: ForwardingCore, doubts: Doubts, registry: Registry, expiry: Expiry) -> None:
+    Two sweepers at a time do no harm: each resolution is checked against the claims' version.
+    """
+
+    def __init__(self, core: ForwardingCore, doubts: Doubts, expiry: Expiry) -> None:
         self._core = core
         self._doubts = doubts
-        self._registry = registry
         self._expiry = expiry
 
     async def run(self) -> None:
@@ -38,9 +38,8 @@ class Sweeper:
         while True:
             await asyncio.sleep(INTERVAL_S)
             try:
-                if await self._registry.take_lease(self._core.replica_id, LEASE_S):
-                    await self.sweep()
-                    await self._expiry.sweep()
+                await self.sweep()
+                await self._expiry.sweep()
             except StateError as error:
                 log.debug("no sweep: %s", error)
 
@@ -65,7 +64,6 @@ class Sweeper:
                     await self._resolve(doubt, exists=exists)
             if cursor == 0:
                 return
-            await self._registry.take_lease(self._core.replica_id, LEASE_S)
 
     async def _resolve(self, doubt: Doubt, *, exists: bool) -> None:
         if await self._doubts.resolve(doubt, exists=exists):

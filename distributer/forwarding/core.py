@@ -11,6 +11,7 @@ from typing import Protocol
 
 from distributer.clock import Clock
 from distributer.forwarding.admission import Admission
+from distributer.forwarding.failures import Failures
 from distributer.forwarding.limits import ClientLimits, UpstreamLimits
 from distributer.forwarding.locate import Locator
 from distributer.forwarding.metrics import Metrics
@@ -30,6 +31,10 @@ from distributer.wire.websocket import SERVICE_RESTART
 
 UNREACHABLE_S = 1.0
 """How long a backend that refused a connection gets no new rotated requests from this replica."""
+
+BAD_GATEWAY = 502
+GATEWAY_TIMEOUT = 504
+"""Answers from the one to the other say that a backend could not serve, as a gateway or for being overloaded."""
 
 TUNNEL_CHECK_S = 1.0
 
@@ -122,6 +127,7 @@ class ForwardingCore:
         self._pools: dict[str, BackendPool] = {}
         self._retired: list[BackendPool] = []
         """Pools of backends that are no longer of the cluster, until their last request is answered."""
+        self.failures = Failures()
         self._unreachable: dict[Backend, float] = {}
         self._unwell: frozenset[str] = frozenset()
         self.health: Mapping[str, Health] = {}
@@ -153,15 +159,24 @@ class ForwardingCore:
         self._serial += 1
         return f"{self.replica_id}-{self._serial:x}"
 
-    def note_unreachable(self, backend: Backend) -> None:
+    def note_unreachable(self, backend: Backend, why: str) -> None:
         """Take a backend that refused a connection out of this replica's rotation, for a while."""
         self._unreachable[backend] = self.clock.now + UNREACHABLE_S
         self._see_down()
+        self.failures.failed(backend.id, why, was_refused=True)
 
-    def note_reached(self, backend: Backend) -> None:
-        """Take a backend that answers back into the rotation."""
-        if self._unreachable and self._unreachable.pop(backend, None) is not None:
-            self._see_down()
+    def note_failed(self, backend: Backend, why: str) -> None:
+        """Count a request that failed at a backend: a reset, a timeout, no HTTP."""
+        self.failures.failed(backend.id, why)
+
+    def note_reached(self, backend: Backend, status: int) -> None:
+        """Take a backend that answered back into the rotation. Some answers are failures all the same."""
+        if self._unreachable:
+            self._believe_reachable(backend)
+        if BAD_GATEWAY <= status <= GATEWAY_TIMEOUT:
+            self.failures.failed(backend.id, f"it answered {status}")
+        elif self.failures.suspects and backend.id in self.failures.suspects:
+            self.failures.answered(backend.id)
 
     def follow(self, topology: Topology) -> None:
         """Route by that topology from now on."""
@@ -200,6 +215,10 @@ class ForwardingCore:
             await self.locator.close()
         await asyncio.gather(*(pool.close() for pool in (*self._pools.values(), *self._retired)))
 
+    def _believe_reachable(self, backend: Backend) -> None:
+        if self._unreachable.pop(backend, None) is not None:
+            self._see_down()
+
     def _see_down(self) -> None:
         down = {backend for backend in self.ring.backends if backend.id in self._unwell or backend in self._unreachable}
         if down != self.ring.down:
@@ -213,7 +232,7 @@ class ForwardingCore:
                 pool.check(now)
             self._retired = [pool for pool in self._retired if not pool.is_empty]
         for backend in [backend for backend, until in self._unreachable.items() if until <= now]:
-            self.note_reached(backend)
+            self._believe_reachable(backend)
         for exchange in [exchange for exchange in self.claimed if exchange.deadline <= now]:
             exchange.expire()
         self.wheel.turn(now)

@@ -28,6 +28,7 @@ from distributer.tasks import end
 
 BACKENDS = 4
 READY_TIMEOUT_S = 15.0
+PROBE_PATH = "/healthz"
 TOUR_ITEMS = range(9001, 9005)
 
 
@@ -142,6 +143,7 @@ class Demo:
             "list_path": "/items/",
             "routing_headers": True,
             "access_log": True,
+            "probe_path": PROBE_PATH,
         }
         settings = self._load(redis=self._named_redis, **flags)
         if "redis" in settings.model_fields_set:
