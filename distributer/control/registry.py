@@ -14,11 +14,11 @@ from typing import Any, cast
 
 import redis.asyncio as redis
 
-from distributer.errors import StateError
 from distributer.model import Health, HealthStatus
 from distributer.state.agreement import health_of
 from distributer.state.keys import Keys
-from distributer.state.redis_link import decoded, explain
+from distributer.state.redis_link import decoded
+from distributer.state.trouble import trouble_of
 
 SNAPSHOT_TTL_S = 5
 FORGET_REPLICA_S = 60
@@ -251,4 +251,4 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (redis.RedisError, OSError, TimeoutError) as error:
-        raise StateError(f"Redis: {explain(error)}") from error
+        raise trouble_of(error) from error

@@ -15,6 +15,7 @@ from distributer.state.commit import Batch, Command, GroupCommit
 
 AWAY = StateError("Redis does not answer")
 VERSION = b"3"
+MISUSED = "Redis holds something else under a key of ours"
 
 
 class Waiters:
@@ -149,7 +150,7 @@ def test_a_refused_ticket_is_an_error_for_those_who_wanted_one_only(waiters: Wai
     waiters.script("s1", "EVALSHA", "abc")
     error = waiters.commit.settle(waiters.batch(), [ValueError("WRONGTYPE of value"), [b"http://a:80"], VERSION, 1])
     assert isinstance(error, StateError)
-    assert str(error) == "Redis answered INCRBY rotation with WRONGTYPE of value"
+    assert (str(error), error.detail) == (MISUSED, "INCRBY rotation: WRONGTYPE of value")
     assert waiters.dealt == [("t1", error), ("t2", error), ("l1", "http://a:80"), ("s1", 1)]
 
 
@@ -160,7 +161,7 @@ def test_a_refused_lookup_is_an_error_for_those_who_wanted_one_only(waiters: Wai
     waiters.script("s1", "EVALSHA", "abc")
     error = waiters.commit.settle(waiters.batch(), [5, ValueError("WRONGTYPE of value"), VERSION, 1])
     assert isinstance(error, StateError)
-    assert str(error) == "Redis answered HMGET sticky with WRONGTYPE of value"
+    assert (str(error), error.detail) == (MISUSED, "HMGET sticky: WRONGTYPE of value")
     assert waiters.dealt == [("t1", 5), ("l1", error), ("l2", error), ("s1", 1)]
 
 
