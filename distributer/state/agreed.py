@@ -28,6 +28,7 @@ from distributer.state.store import Watcher
 
 log = logging.getLogger("distributer.state")
 
+NONE_SEEN = -(1 << 63)
 ATTEMPTS = 4
 """How often it is read anew when others change it at the same time."""
 
@@ -60,6 +61,7 @@ class AgreedTopology:
         self._seen: Reply = None
         self._complaint = ""
         self.highest = 0
+        """The highest ticket seen, or thrown away by a change. NONE_SEEN: they are taken as they come."""
 
     def watch(self, watcher: Watcher) -> None:
         """Tell watcher of the topology, now and whenever there is another."""
@@ -106,7 +108,7 @@ class AgreedTopology:
                 self._adopt(present)
                 then(Learned.YES)
             elif present is None and self._topology.version == 0:
-                self._version, self.highest = self._seen, 0
+                self._version, self.highest = self._seen, NONE_SEEN
                 then(Learned.YES)
             else:
                 self._write(reading, then, attempts)

@@ -102,7 +102,7 @@ class GroupCommit:
 class Batch:
     """The commands of one round trip, and who waits for their replies."""
 
-    __slots__ = ("_lookups", "_refreshes", "_scripts", "_tickets", "commands")
+    __slots__ = ("_lookups", "_refreshes", "_scripts", "_tickets", "commands", "has_version")
 
     def __init__(
         self,
@@ -117,16 +117,13 @@ class Batch:
         self._lookups = lookups
         self._scripts = scripts
         self._refreshes = refreshes
+        self.has_version = bool(tickets or lookups or refreshes)
+        """Whether it asks for the version of the topology."""
 
     @property
     def size(self) -> int:
         """How many wait for it."""
         return len(self._tickets) + len(self._lookups) + len(self._scripts) + len(self._refreshes)
-
-    @property
-    def has_version(self) -> bool:
-        """Whether it asks for the version of the topology."""
-        return bool(self._tickets or self._lookups or self._refreshes)
 
     @property
     def is_refresh(self) -> bool:

@@ -340,3 +340,15 @@ def test_everybody_is_dealt_to_once_as_if_alone(steps: list[tuple[str, Any]]) ->
     assert {name: answer for name, answer in answers.items() if name[0] != "t"} == {
         name: want for name, want in wanted.items() if name in answers and name[0] != "t"
     }
+
+
+def test_tickets_that_were_used_before_are_exchanged_and_the_rest_is_dealt(waiters: Waiters) -> None:
+    waiters.ticket("t1")
+    waiters.ticket("t2")
+    waiters.script("s1", "EVALSHA", "abc")
+    batch = waiters.batch()
+    waiters.ticket("t3")
+    assert waiters.commit.settle_without_tickets(batch, [2, VERSION, b"owner"]) is None
+    assert waiters.dealt == [("s1", b"owner")]
+    assert waiters.commit.settle(waiters.batch(), [12, VERSION]) is None
+    assert waiters.dealt[1:] == [("t1", 10), ("t2", 11), ("t3", 12)], "in the order of arrival"
