@@ -11,6 +11,7 @@ import logging
 
 import redis.asyncio as redis
 
+from distributer.control.complaint import Complaint
 from distributer.control.registry import Registry, translated
 from distributer.errors import StateError
 from distributer.forwarding.core import ForwardingCore
@@ -32,6 +33,7 @@ class Follower:
         self._client = client
         self._keys = keys
         self._registry = Registry(client, keys)
+        self._complaint = Complaint(log, "the backends' health is not followed")
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -40,7 +42,7 @@ class Follower:
                 with translated():
                     await self._follow()
             except StateError as error:
-                log.debug("not following: %s", error)
+                self._complaint.failed(error)
             await asyncio.sleep(POLL_S / 2)
 
     async def _follow(self) -> None:
@@ -49,6 +51,7 @@ class Follower:
             while True:
                 self._store.refresh()
                 self._core.follow_health(await self._registry.health())
+                self._complaint.worked()
                 await events.get_message(ignore_subscribe_messages=True, timeout=POLL_S)
                 # Of a burst, one look sees all.
                 while await events.get_message(ignore_subscribe_messages=True, timeout=0):

@@ -81,7 +81,7 @@ class Registry:
 
     async def health(self) -> Mapping[str, Health]:
         """Read the health of all backends, by id. What anyone may have edited and is no health is left out."""
-        with translated():
+        with translated(self._keys.health):
             fields = await cast(Awaitable[dict[Any, Any]], self._client.hgetall(self._keys.health))
         return _healths(fields)
 
@@ -184,7 +184,7 @@ class Registry:
 
     async def take_lease(self, replica_id: str, ttl_s: float) -> bool:
         """Take or renew the right to ask the backends about doubts."""
-        with translated():
+        with translated(self._keys.prober):
             key, ttl_ms = self._keys.prober, int(ttl_s * 1000)
             if await self._client.set(key, replica_id, nx=True, px=ttl_ms):
                 return True
@@ -246,9 +246,9 @@ def _json_object(raw: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Translate redis-py's errors into StateError."""
+def translated(key: str = "") -> Iterator[None]:
+    """Translate redis-py's errors into StateError. `key`: what was asked for, to be named in what is logged."""
     try:
         yield
     except (redis.RedisError, OSError, TimeoutError) as error:
-        raise trouble_of(error) from error
+        raise trouble_of(error, key) from error

@@ -17,6 +17,7 @@ from typing import Any
 import redis.asyncio as redis
 
 from distributer.config import Settings, require_backends
+from distributer.control.complaint import Complaint
 from distributer.control.follower import Follower
 from distributer.control.membership import Membership
 from distributer.control.registry import Registry
@@ -225,6 +226,7 @@ class _Replica:
         self._membership = membership
         self._settings = settings
         self._started_at = time.time()
+        self._complaint = Complaint(log, "this replica cannot show itself to the others")
 
     async def beat(self) -> None:
         """Give a sign of life every HEARTBEAT_S, until cancelled."""
@@ -234,8 +236,9 @@ class _Replica:
                     # Redis was away when the cluster was started: the first to see it back founds it.
                     await self._membership.found(self._settings.backend_list)
                 await self._registry.beat(self._core.replica_id, self._snapshot())
+                self._complaint.worked()
             except StateError as error:
-                log.debug("no heartbeat: %s", error)
+                self._complaint.failed(error)
             await asyncio.sleep(HEARTBEAT_S)
 
     def _snapshot(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from distributer.control.complaint import Complaint
 from distributer.control.registry import Registry
 from distributer.errors import RequestError, StateError, UpstreamError
 from distributer.forwarding.connection import UpstreamConnection
@@ -31,6 +32,7 @@ class Sweeper:
         self._core = core
         self._doubts = doubts
         self._registry = registry
+        self._complaint = Complaint(log, "creates and deletes in doubt are not resolved")
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -39,8 +41,9 @@ class Sweeper:
             try:
                 if await self._registry.take_lease(self._core.replica_id, LEASE_S):
                     await self.sweep()
+                self._complaint.worked()
             except StateError as error:
-                log.debug("no sweep: %s", error)
+                self._complaint.failed(error)
 
     async def sweep(self) -> None:
         """Ask about each item in doubt, and confirm or release its binding. Raises StateError.

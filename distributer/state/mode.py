@@ -110,10 +110,11 @@ class ModeTracker:
         return self._tell(changes=swings, **self._absence(now))
 
     def _change(self, mode: Mode, now: float) -> Notice | None:
-        is_first, is_quick = self.changes == 0, now - self.since < STEADY_S
+        # That it came up at the start, and when, says nothing of how steady it is.
+        is_quick = self.changes > 1 and now - self.since < STEADY_S
         left, self.mode, self.since = self.mode, mode, now
         self.changes += 1
-        self._quick = self._quick + 1 if is_quick and not is_first else 0
+        self._quick = self._quick + 1 if is_quick else 0
         if left is Mode.SHARED:
             self._left_at = now
         if self._quick > MAX_QUICK:

@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 
 import hiredis
 import redis.asyncio as redis
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import ResponseError
 
 from distributer.errors import StateError
@@ -30,6 +31,9 @@ Deliver = Callable[[Sequence[Reply] | StateError], None]
 FIRST_BACKOFF_S = 0.05
 LAST_BACKOFF_S = 1.0
 CONNECT_TIMEOUT_S = 2.0
+SENTINEL_POLL_S = 1.0
+"""How often Sentinel is asked, if the URL names one, whether the master is still the master."""
+
 STALL_GRACE_S = 0.01
 """When this process itself stalled, its timers fire before it reads what came meanwhile: look once more after this."""
 
@@ -190,9 +194,29 @@ class HotLink:
             else:
                 up_at = self._loop.time()
                 self._on_change(None)
-                await self._lost.wait()
+                await self._until_lost()
                 held_s = self._loop.time() - up_at
             await asyncio.sleep(backoff.next_s(held_s))
+
+    async def _until_lost(self) -> None:
+        """Wait for the loss; bring it about when Sentinel names another master.
+
+        The old one may not know yet, for up to ten seconds, and would take writes that are lost when it does.
+        """
+        pool = self._pool
+        if not isinstance(pool, SentinelConnectionPool):
+            await self._lost.wait()
+            return
+        while not self._lost.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SENTINEL_POLL_S):
+                    await self._lost.wait()
+            # A Sentinel that does not answer, or knows of no master, changes nothing.
+            with contextlib.suppress(redis.RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    master = await pool.get_master_address()  # type: ignore[no-untyped-call]
+                if self._connection is not None and master != (self._connection.host, self._connection.port):
+                    self.drop(RedisTrouble(Trouble.DEMOTED, f"Sentinel names {master[0]}:{master[1]}"))
 
     async def _connect(self) -> None:
         """Let redis-py connect and authenticate, then take its transport over. Raises StateError."""

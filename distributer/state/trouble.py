@@ -21,6 +21,7 @@ class Trouble(Enum):
     UNREACHABLE = "cannot be reached"
     LOST = "has closed the connection"
     LATE = "does not answer in time"
+    DEMOTED = "is no longer the master"
     LOADING = "is loading its data"
     DENIED = "refuses us"
     GARBAGE = "does not speak its protocol"

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -160,7 +161,7 @@ async def test_under_changes_each_ticket_is_dealt_once_in_its_own_epoch_and_the_
         async def change() -> None:
             for number in range(12):
                 state = (AdminState.DRAIN, AdminState.READY)[number % 2]
-                await world.membership.change(lambda members, state=state: with_state(members, "b:1", state))
+                await world.membership.change(partial(with_state, backend_id="b:1", state=state))
                 await asyncio.sleep(0)
 
         await asyncio.gather(take(one), take(two), change())
@@ -221,7 +222,7 @@ async def test_a_topology_that_was_lost_is_written_back_by_who_knows_the_newest(
         drained = await world.membership.change(lambda members: with_state(members, "b:1", AdminState.DRAIN))
         await one.ticket()
         for name, dump in zip(names, old, strict=True):
-            await world.client.restore(name, 0, dump, replace=True)
+            await world.client.restore(name, 0, dump or b"", replace=True)
         await late.ticket()
         await one.ticket()
         now = await world.epoch()
