@@ -22,7 +22,7 @@ class Trouble(Enum):
     LOST = "has closed the connection"
     LATE = "does not answer in time"
     DEMOTED = "is no longer the master"
-    LOADING = "is loading its data"
+    NOT_READY = "is not ready yet"
     DENIED = "refuses us"
     GARBAGE = "does not speak its protocol"
     ELSEWHERE = "is part of a Redis Cluster, and the keys are elsewhere"
@@ -89,8 +89,8 @@ _CODES = {
     "WRONGTYPE": Trouble.MISUSED,
     "NOPERM": Trouble.FORBIDDEN,
     "BUSY": Trouble.BUSY,
-    "LOADING": Trouble.LOADING,
-    "MASTERDOWN": Trouble.LOADING,
+    "LOADING": Trouble.NOT_READY,
+    "MASTERDOWN": Trouble.NOT_READY,
     "NOAUTH": Trouble.DENIED,
     "WRONGPASS": Trouble.DENIED,
     "DENIED": Trouble.DENIED,
@@ -98,8 +98,8 @@ _CODES = {
     "DB index": Trouble.DENIED,
     "MOVED": Trouble.ELSEWHERE,
     "ASK": Trouble.ELSEWHERE,
-    "TRYAGAIN": Trouble.ELSEWHERE,
-    "CLUSTERDOWN": Trouble.ELSEWHERE,
+    "TRYAGAIN": Trouble.NOT_READY,
+    "CLUSTERDOWN": Trouble.NOT_READY,
     "CROSSSLOT": Trouble.ELSEWHERE,
     "not an integer": Trouble.MISUSED,
     "would overflow": Trouble.MISUSED,
@@ -114,11 +114,10 @@ _CLASSES: Sequence[tuple[type[BaseException], Trouble]] = (
     (exceptions.NoPermissionError, Trouble.FORBIDDEN),
     (exceptions.AuthenticationError, Trouble.DENIED),
     (exceptions.AuthenticationWrongNumberOfArgsError, Trouble.DENIED),
-    (exceptions.BusyLoadingError, Trouble.LOADING),
-    (exceptions.MasterDownError, Trouble.LOADING),
-    (exceptions.ClusterError, Trouble.ELSEWHERE),
+    (exceptions.BusyLoadingError, Trouble.NOT_READY),
+    (exceptions.ClusterDownError, Trouble.NOT_READY),
+    (exceptions.TryAgainError, Trouble.NOT_READY),
     (exceptions.AskError, Trouble.ELSEWHERE),
-    (exceptions.TryAgainError, Trouble.ELSEWHERE),
     (exceptions.ClusterCrossSlotError, Trouble.ELSEWHERE),
     (exceptions.InvalidResponse, Trouble.GARBAGE),
     (exceptions.TimeoutError, Trouble.LATE),
@@ -146,4 +145,6 @@ def explain(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, TimeoutError):
         return "timed out"
+    if isinstance(error, exceptions.AskError):
+        return f"{error.host}:{error.port} has them"
     return text[:300]

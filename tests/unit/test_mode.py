@@ -113,7 +113,7 @@ def test_a_server_that_stays_away_in_the_end_is_told_of(it: Watched) -> None:
 
 
 def test_a_trouble_that_somebody_must_mend_is_told_though_the_mode_stays(it: Watched) -> None:
-    for kind in (Trouble.LOST, Trouble.UNREACHABLE, Trouble.LOADING, Trouble.DENIED, Trouble.LATE, Trouble.DENIED):
+    for kind in (Trouble.LOST, Trouble.UNREACHABLE, Trouble.NOT_READY, Trouble.DENIED, Trouble.LATE, Trouble.DENIED):
         it(kind, after_s=5)
     assert [notice.fields["reason"] for notice in it.said] == ["Redis has closed the connection", "Redis refuses us"]
     it(None)

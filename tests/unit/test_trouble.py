@@ -19,15 +19,15 @@ REPLIES = [
     ("ERR increment or decrement would overflow", Trouble.MISUSED),
     ("NOPERM this user has no permissions to run the 'incrby' command", Trouble.FORBIDDEN),
     ("BUSY Redis is busy running a script. You can only call SCRIPT KILL", Trouble.BUSY),
-    ("LOADING Redis is loading the dataset in memory", Trouble.LOADING),
-    ("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.", Trouble.LOADING),
+    ("LOADING Redis is loading the dataset in memory", Trouble.NOT_READY),
+    ("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.", Trouble.NOT_READY),
     ("NOAUTH Authentication required.", Trouble.DENIED),
     ("WRONGPASS invalid username-password pair or user is disabled.", Trouble.DENIED),
     ("DENIED Redis is running in protected mode", Trouble.DENIED),
     ("ERR AUTH <password> called without any password configured", Trouble.DENIED),
     ("ERR DB index is out of range", Trouble.DENIED),
     ("MOVED 3999 127.0.0.1:6381", Trouble.ELSEWHERE),
-    ("CLUSTERDOWN Hash slot not served", Trouble.ELSEWHERE),
+    ("CLUSTERDOWN Hash slot not served", Trouble.NOT_READY),
     ("CROSSSLOT Keys in request don't hash to the same slot", Trouble.ELSEWHERE),
     ("ERR unknown command 'INCRBY'", Trouble.FAULTY),
 ]
@@ -49,7 +49,7 @@ def test_an_error_reply_has_a_category_and_its_text_is_kept_apart(text: str, kin
         (exceptions.OutOfMemoryError("command not allowed"), Trouble.FULL),
         (exceptions.NoPermissionError("this user has no permissions"), Trouble.FORBIDDEN),
         (exceptions.AuthenticationError("invalid username-password pair"), Trouble.DENIED),
-        (exceptions.BusyLoadingError("Redis is loading the dataset in memory"), Trouble.LOADING),
+        (exceptions.BusyLoadingError("Redis is loading the dataset in memory"), Trouble.NOT_READY),
         (exceptions.MovedError("3999 127.0.0.1:6381"), Trouble.ELSEWHERE),
         (exceptions.InvalidResponse("Protocol Error: b'HTTP/1.1 400'"), Trouble.GARBAGE),
         (exceptions.TimeoutError("Timeout connecting to server"), Trouble.LATE),
@@ -71,3 +71,7 @@ def test_a_refusal_keeps_the_link_but_that_of_a_server_that_was_demoted() -> Non
 def test_a_trouble_stays_what_it_is() -> None:
     trouble = trouble_of(TimeoutError())
     assert trouble_of(trouble, "whatever") is trouble
+
+
+def test_where_the_keys_are_is_said_plainly() -> None:
+    assert trouble_of(exceptions.MovedError("3999 10.0.0.7:6381")).detail == "10.0.0.7:6381 has them"
