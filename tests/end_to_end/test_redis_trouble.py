@@ -73,12 +73,12 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(name: str | None = None) -> AsyncIterator[Scene]:
+async def scene() -> AsyncIterator[Scene]:
     found = find_servers()
-    if not found or (name and name not in found):
-        pytest.skip("no such server can be started here")
+    if not found:
+        pytest.skip("no server can be started here")
     async with AsyncExitStack() as stack:
-        server = stack.enter_context(RedisServer(found[name or next(iter(found))], aof=True))
+        server = stack.enter_context(RedisServer(next(iter(found.values())), aof=True))
         relay = await stack.enter_async_context(between(server.port))
         backends = await stack.enter_async_context(demo_backends())
         shared = SharedRedis(f"redis://127.0.0.1:{relay.port}/0")
@@ -168,7 +168,7 @@ LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
 FAULTS = [
     Fault("killed", _kill, _start, (AWAY, BACK), "has closed the connection"),
     Fault("paused", _pause, _resume, (AWAY, BACK), "does not answer in time"),
-    Fault("slow", _relayed(delay_s=2.0), _relayed(delay_s=0.0), (AWAY, BACK), "does not answer in time"),
+    Fault("slow", _relayed(delay_s=0.6), _relayed(delay_s=0.0), (AWAY, BACK), "does not answer in time"),
     Fault("half open", _relayed(swallows=True), _relayed(swallows=False), (AWAY, BACK), "does not answer in time"),
     Fault("loading", _relayed(says=LOADING), _relayed(says=None), (AWAY, BACK), ""),
     Fault("garbage", _relayed(says=b"HTTP/1.1 400\r\n"), _relayed(says=None), (AWAY, BACK), "does not speak"),
@@ -269,11 +269,8 @@ def _said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [line for line in lines if line.startswith("shared state")]
 
 
-@pytest.mark.parametrize("name", ["valkey", "redis"])
-async def test_killed_connections_and_flushed_scripts_are_hardly_seen(
-    name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with scene(name) as it:
+async def test_killed_connections_and_flushed_scripts_are_hardly_seen(caplog: pytest.LogCaptureFixture) -> None:
+    async with scene() as it:
         caplog.clear()
         await it.admin.script_flush()
         assert (await it.create()).status == 200, "the scripts are sent again"
@@ -306,11 +303,12 @@ async def test_an_unsteady_redis_is_no_flood_of_lines_and_no_storm_of_connection
 
 
 @pytest.mark.parametrize(
-    ("names", "creates"),
-    [("sticky", 503), ("claims", 503), ("topology", 503), ("epoch health replicas prober", 200), ("backends", 200)],
+    ("names", "creates", "lines"),
+    # The epoch and the backends are read together.
+    [("sticky", 503, 1), ("claims", 503, 1), ("topology", 503, 1), ("epoch backends health replicas prober", 200, 4)],
 )
 async def test_a_wrong_type_under_any_key_leaves_the_rest_working(
-    names: str, creates: int, caplog: pytest.LogCaptureFixture
+    names: str, creates: int, lines: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with scene() as it:
         caplog.clear()
@@ -321,11 +319,14 @@ async def test_a_wrong_type_under_any_key_leaves_the_rest_working(
             await it.admin.xadd(key, {"not": "ours"})
         await it.rotated()
         assert await it.get("/items/1") == 200
-        assert (await it.create()).status == creates
+        created = await it.create()
+        assert created.status == creates
+        assert b"WRONGTYPE" not in created.body, "what Redis said is for the log"
+        assert creates == 200 or b"Redis holds something else under a key of ours" in created.body
 
         async def said() -> bool:
             texts = [str(getattr(line, "redis_said", "")) for line in caplog.records]
-            return sum("WRONGTYPE" in text for text in texts) >= len(keys)
+            return sum("WRONGTYPE" in text for text in texts) >= lines
 
         await wait_until_async(said, "the operator is told")
         for key in keys:
@@ -358,12 +359,3 @@ async def test_the_mode_is_in_the_snapshot_that_status_shows() -> None:
         assert then is not None
         assert then["redis_trouble"] == "Redis holds something else under a key of ours"
         assert (then["redis_mode_changes"], then["redis_mode_since"] > first["redis_mode_since"]) == (2, True)
-
-
-async def test_what_is_said_to_clients_is_not_what_redis_said() -> None:
-    async with scene() as it:
-        await _told("DEL distributer:sticky", "SET distributer:sticky secret")(it)
-        answer = await ask(it.port, request("GET", "/items/2"))
-        assert answer.status == 503
-        assert b"Redis holds something else under a key of ours" in answer.body
-        assert b"WRONGTYPE" not in answer.body

@@ -95,14 +95,14 @@ async def always(port: int, statuses: list[int]) -> None:
             await asyncio.sleep(0.002)
 
 
-@pytest.mark.parametrize("name", ["valkey", "redis"])
 async def test_a_failover_that_loses_writes_fails_no_rotated_request_and_uses_no_ticket_twice(
-    name: str, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    found = find_servers()
-    if name not in found:
-        pytest.skip(f"no {name} server can be started here")
-    with pair(found[name]) as servers:
+    found = list(find_servers().values())
+    if not found:
+        pytest.skip("no server can be started here")
+    # The other test takes the first of them: so, where both are there, each is failed over once.
+    with pair(found[-1]) as servers:
         client = client_of(servers.url, 2.0)
         topology = await Membership(client, KEYS).found(BACKENDS)
         await close(client)
@@ -146,10 +146,10 @@ async def test_a_failover_that_loses_writes_fails_no_rotated_request_and_uses_no
 
 
 async def test_clients_of_a_master_that_is_demoted_are_served_by_the_new_one() -> None:
-    found = find_servers()
+    found = list(find_servers().values())
     if not found:
         pytest.skip("no server can be started here")
-    with pair(next(iter(found.values()))) as servers:
+    with pair(found[0]) as servers:
         shared = SharedRedis(servers.url)
         async with demo_backends() as backends:
             settings = shared.settings(backends, redis_budget_s=BUDGET_S)
