@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import redis.asyncio as redis
 
+from distributer.control.complaint import Complaint
 from distributer.control.record import FAILURES_EVENT, Record
 from distributer.control.registry import translated
 from distributer.errors import StateError
@@ -42,6 +43,7 @@ class Follower:
         self._keys = keys
         self._record = Record(client, keys)
         self._on_failures = on_failures
+        self._complaint = Complaint(log, "the backends' health is not followed")
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -50,7 +52,7 @@ class Follower:
                 with translated():
                     await self._follow()
             except StateError as error:
-                log.debug("not following: %s", error)
+                self._complaint.failed(error)
             await asyncio.sleep(POLL_S / 2)
 
     async def _follow(self) -> None:
@@ -61,6 +63,7 @@ class Follower:
                 reading = await self._record.read()
                 self._core.follow_health(reading.healths)
                 self._core.failures.follow(reading.counts.keys())
+                self._complaint.worked()
                 event = await events.get_message(ignore_subscribe_messages=True, timeout=POLL_S)
                 # Of a burst, one look sees all.
                 while event is not None:

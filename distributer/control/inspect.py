@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,8 +19,8 @@ from distributer.errors import DistributerError, StateError
 from distributer.log import printable
 from distributer.routing.item import canonical_int
 from distributer.state.keys import Keys
-from distributer.state.redis_client import client_of, redacted
-from distributer.state.redis_link import explain
+from distributer.state.redis_client import client_of, close, redacted
+from distributer.state.trouble import explain
 
 PIPE_WIDTH = 1000
 """Nothing is cut off or broken in a pipe or a file."""
@@ -33,10 +33,9 @@ async def connected(settings: Settings) -> AsyncIterator[redis.Redis]:
     try:
         yield client
     except StateError as error:
-        raise StateError(f"redis: {redacted(settings.redis)}: {str(error).removeprefix('Redis: ')}") from error
+        raise StateError(f"redis: {redacted(settings.redis)}: {error.detail or error}") from error
     finally:
-        await client.aclose()
-        await client.connection_pool.disconnect()
+        await close(client)
 
 
 def print_json(value: Any) -> None:
@@ -80,7 +79,7 @@ def _print_status(status: ClusterStatus, where: str) -> None:
             f"{up_s:.0f} s",
             str(metrics.get("requests", 0)),
             str(metrics.get("in_flight", 0)),
-            printable(snapshot.get("redis_mode", "")),
+            _redis(snapshot),
             f"{replica.age_s:.1f} s ago",
         )
     console.print()
@@ -108,6 +107,15 @@ def _age(seconds: float) -> str:
         if seconds >= 2 * size_s:
             return f"{seconds / size_s:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def _redis(snapshot: Mapping[str, Any]) -> str:
+    """Say what a replica says of Redis: its mode, why, and how often that has changed since it came up."""
+    mode, trouble, changes = (snapshot.get(f"redis_{name}", "") for name in ("mode", "trouble", "mode_changes"))
+    why = f" ({trouble})" if trouble else ""
+    # The first change was its coming up.
+    swings = f", {changes - 1} changes" if isinstance(changes, int) and changes > 1 else ""
+    return printable(f"{mode}{why}{swings}")
 
 
 async def show_owner(settings: Settings, item: str, *, as_json: bool) -> bool:
@@ -168,8 +176,7 @@ async def pass_through(settings: Settings, command: Sequence[str]) -> bool:
     except (redis.RedisError, OSError) as error:
         raise StateError(f"redis: {redacted(settings.redis)}: {explain(error)}") from error
     finally:
-        await client.aclose()
-        await client.connection_pool.disconnect()
+        await close(client)
     for line in _lines(reply):
         print(line)  # noqa: T201
     return True

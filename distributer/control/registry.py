@@ -16,12 +16,12 @@ from typing import Any, cast
 
 import redis.asyncio as redis
 
-from distributer.errors import StateError
 from distributer.model import Health
 from distributer.routing.health import NOT_PROBED
 from distributer.state.agreement import health_of
 from distributer.state.keys import Keys
-from distributer.state.redis_link import decoded, explain
+from distributer.state.redis_link import decoded
+from distributer.state.trouble import trouble_of
 
 SNAPSHOT_TTL_S = 5
 FORGET_REPLICA_S = 60
@@ -253,9 +253,9 @@ def _json_object(raw: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Translate redis-py's errors into StateError."""
+def translated(key: str = "") -> Iterator[None]:
+    """Translate redis-py's errors into StateError. `key`: what was asked for, to be named in what is logged."""
     try:
         yield
     except (redis.RedisError, OSError, TimeoutError) as error:
-        raise StateError(f"Redis: {explain(error)}") from error
+        raise trouble_of(error, key) from error

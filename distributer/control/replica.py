@@ -17,6 +17,7 @@ from typing import Any
 import redis.asyncio as redis
 
 from distributer.config import Settings, require_backends
+from distributer.control.complaint import Complaint
 from distributer.control.expiry import Expiry
 from distributer.control.follower import Follower
 from distributer.control.lease import Lease
@@ -34,7 +35,7 @@ from distributer.forwarding.tunnel import CLOSE_WAIT_S
 from distributer.routing.health import HealthRules, parse_statuses
 from distributer.routing.topology import Topology
 from distributer.state.keys import Keys
-from distributer.state.redis_client import RedisRefusedError, client_of, ping, pool_of, redacted
+from distributer.state.redis_client import RedisRefusedError, client_of, close, ping, pool_of, redacted
 from distributer.state.redis_link import ClientLink, HotLink
 from distributer.state.redis_store import RedisStore, stored_ttl_ms
 from distributer.tasks import end
@@ -63,21 +64,22 @@ async def await_redis(settings: Settings, say: Callable[[str], None]) -> None:
     Raises StartupError when it never comes, and at once when it is there but refuses us.
     """
     deadline = time.monotonic() + settings.wait_redis_s
+    keys = Keys(settings.prefix)
     where = redacted(settings.redis)
     said = False
     while True:
         try:
-            await ping(settings.redis, CONTROL_TIMEOUT_S)
+            await ping(settings.redis, CONTROL_TIMEOUT_S, (keys.rotation, keys.sticky, keys.claims))
         except RedisRefusedError as error:
-            raise StartupError(f"redis: {where} refuses us: {error}") from error
+            raise StartupError(f"redis: {where} {error}") from error
         except StateError as error:
             if time.monotonic() >= deadline:
                 raise StartupError(
-                    f"redis: {where} did not come within {settings.wait_redis_s:g} s: {error}"
+                    f"redis: {where} did not come within {settings.wait_redis_s:g} s: {error.detail or error}"
                 ) from error
             if not said:
                 said = True
-                say(f"waiting for Redis at {where}, for up to {settings.wait_redis_s:g} s ({error})")
+                say(f"waiting for Redis at {where}, for up to {settings.wait_redis_s:g} s ({error.detail or error})")
             await asyncio.sleep(RETRY_S)
         else:
             return
@@ -93,8 +95,7 @@ async def enter_cluster(settings: Settings, say: Callable[[str], None]) -> None:
     except StateError as error:
         log.warning("the backends could not be written to Redis; replicas will try again: %s", error)
     finally:
-        await client.aclose()
-        await client.connection_pool.disconnect()
+        await close(client)
 
 
 async def _reconcile(settings: Settings, membership: Membership, registry: Registry) -> None:
@@ -164,8 +165,7 @@ async def open_replica(
             await registry.leave(core.replica_id)
         await store.stop()
         if client is None:
-            await own_client.aclose()
-            await own_client.connection_pool.disconnect()
+            await close(own_client)
 
 
 def replica(settings: Settings, client: redis.Redis | None = None) -> OpenCore:
@@ -261,6 +261,7 @@ class _Replica:
         self._membership = membership
         self._settings = settings
         self._started_at = time.time()
+        self._complaint = Complaint(log, "this replica cannot show itself to the others")
 
     async def beat(self) -> None:
         """Give a sign of life every HEARTBEAT_S, until cancelled."""
@@ -270,19 +271,22 @@ class _Replica:
                     # Redis was away when the cluster was started: the first to see it back founds it.
                     await self._membership.found(self._settings.backend_list)
                 await self._registry.beat(self._core.replica_id, self._snapshot())
+                self._complaint.worked()
             except StateError as error:
-                log.debug("no heartbeat: %s", error)
+                self._complaint.failed(error)
             await asyncio.sleep(HEARTBEAT_S)
 
     def _snapshot(self) -> dict[str, Any]:
-        store = self._store
+        mode = self._store.mode
         return {
             "version": version(),
             "pid": os.getpid(),
             "address": f"{self._settings.host}:{self._settings.port}",
             "started_at": round(self._started_at, 3),
-            "redis_mode": "degraded" if store.is_degraded else "shared",
-            "redis_mode_since": round(store.mode_since, 3),
+            "redis_mode": mode.mode.value,
+            "redis_mode_since": round(mode.since, 3),
+            "redis_mode_changes": mode.changes,
+            "redis_trouble": str(mode.trouble or ""),
             "draining": self._core.is_draining,
             "metrics": self._core.metrics.snapshot(),
         }

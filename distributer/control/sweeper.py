@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from distributer.control.complaint import Complaint
 from distributer.control.expiry import Expiry
 from distributer.errors import RequestError, StateError
 from distributer.forwarding.core import ForwardingCore
@@ -32,6 +33,7 @@ class Sweeper:
         self._core = core
         self._doubts = doubts
         self._expiry = expiry
+        self._complaint = Complaint(log, "creates and deletes in doubt are not resolved")
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -40,8 +42,9 @@ class Sweeper:
             try:
                 await self.sweep()
                 await self._expiry.sweep()
+                self._complaint.worked()
             except StateError as error:
-                log.debug("no sweep: %s", error)
+                self._complaint.failed(error)
 
     async def sweep(self) -> None:
         """Ask about each item in doubt, and confirm or release its binding. Raises StateError.

@@ -23,7 +23,7 @@ from distributer.process.serve import stopping_on_signals
 from distributer.process.sockets import listen
 from distributer.process.supervisor import Supervisor
 from distributer.state.keys import Keys
-from distributer.state.redis_client import client_of, redacted
+from distributer.state.redis_client import client_of, close, redacted
 from distributer.tasks import end
 
 BACKENDS = 4
@@ -204,8 +204,7 @@ class Demo:
         except StateError as error:
             self._show(f"  the sticky map could not be read: {error}")
         finally:
-            await client.aclose()
-            await client.connection_pool.disconnect()
+            await close(client)
             for item in TOUR_ITEMS:
                 await _ask(url, "DELETE", f"/items/{item}")
         self._show("Your turn. What is asked of the distributer is logged here:")

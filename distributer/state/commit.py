@@ -18,6 +18,7 @@ from typing import Any
 
 from distributer.errors import StateError
 from distributer.model import ItemId, Ticket
+from distributer.state.trouble import RedisTrouble, Trouble, trouble_of
 
 Command = Sequence[str | bytes | int]
 Reply = Any
@@ -88,7 +89,7 @@ class GroupCommit:
         return batch
 
     def settle(self, batch: Batch, replies: Sequence[Reply] | StateError) -> StateError | None:
-        """Deal the replies of a batch, or its failure. Return the error, if tickets or owners could not be had."""
+        """Deal the replies of a batch, or its failure. Return the error, if tickets, owners or version were refused."""
         assert batch is self._in_flight, "only the batch in flight can be settled"
         # Cleared first: what is dealt may at once ask for more.
         self._in_flight = None
@@ -186,6 +187,8 @@ class Batch:
                 for _, deliver_owner in self._lookups:
                     deliver_owner(error)
         if self.has_version:
+            if error is None and isinstance(replies[place], Exception):
+                error = _refused(self.commands[place], replies[place])
             place += 1  # the store has looked at it
         for (_, deliver_reply), reply in zip(self._scripts, replies[place:], strict=True):
             deliver_reply(reply)
@@ -194,5 +197,7 @@ class Batch:
         return error
 
 
-def _refused(command: Command, reply: Reply) -> StateError:
-    return StateError(f"Redis answered {command[0]!s} {command[1]!s} with {reply!s:.200}")
+def _refused(command: Command, reply: Reply) -> RedisTrouble:
+    if isinstance(reply, Exception):
+        return trouble_of(reply, f"{command[0]!s} {command[1]!s}")
+    return RedisTrouble(Trouble.GARBAGE, f"{command[0]!s} {command[1]!s}: {reply!s:.200}")

@@ -8,7 +8,7 @@
 | `P:claims` | hash | item → JSON of the claims on it (`routing/claim.py`) | `begin`, `settle`, `resolve`; all settled |
 | `P:backends` | hash | backend id → JSON: url, position, state, joined, source | `change`; removed |
 | `P:topology` | string | version of `P:backends`: raised on each change, never the same again | `change`; never |
-| `P:epoch` | string | JSON: the counter at the last change, the place where the ring went on | `change`; never |
+| `P:epoch` | string | JSON: the counter at the last change, where the ring went on, on which server | `change`; never |
 | `P:health` | hash | backend id → JSON: status, since, reason, until, times | the prober; removed, maint |
 | `P:failures` | hash | backend id → gateway failures in a row; `<id> why` → the last | replicas; an answer, a verdict |
 | `P:replicas` | zset | replica id → last heartbeat, Redis TIME, seconds | each replica, each second; 60 s of silence |

@@ -1,4 +1,4 @@
--- The prelude of every script here (`__init__.py` puts it in front): one item's state, read and written.
+-- The prelude of the scripts about items (`__init__.py` puts it in front): one item's state, read and written.
 -- The theory is in routing/claim.py, and so are the names; tests hold the two together.
 --
 -- owner   the item's binding, a base URL; '' when it is unbound
