@@ -191,6 +191,12 @@ WRONG = [
     ("backend_max_waiting", "-1"),
     ("upstream_lifetime_s", "-1"),
     ("upstream_lifetime_s", "inf"),
+    ("retry_budget", "-0.1"),
+    ("retry_budget", "1.5"),
+    ("retry_budget", "nan"),
+    ("retry_floor_per_s", "-1"),
+    ("retry_floor_per_s", "inf"),
+    ("owner_down", "move"),
     ("max_client_connections", "0"),
     ("max_connections_per_address", "-1"),
     ("max_head_bytes", "100"),
@@ -211,6 +217,7 @@ WRONG = [
         (name, value)
         for name in (
             "redis_budget_s",
+            "owner_wait_s",
             "claim_timeout_s",
             "connect_timeout_s",
             "first_byte_timeout_s",
