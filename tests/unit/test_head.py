@@ -281,6 +281,22 @@ def test_of_several_request_ids_the_first_sound_one_counts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "has_key"),
+    [
+        ([(b"Idempotency-Key", b'"8e03"')], True),
+        ([(b"X-First", b"1"), (b"idempotency-key", b"8e03")], True),
+        ([], False),
+        ([(b"Idempotency-Key", b"")], False),
+        ([(b"X-Idempotency-Key", b"8e03")], False),
+        ([(b"X", b"Idempotency-Key: 8e03")], False),
+        ([(b"Idempotency-Key", b"8e03"), (b"Connection", b"idempotency-key")], False),  # the backend is not told
+    ],
+)
+def test_an_idempotency_key_is_one_that_the_backend_is_told(fields: list[Field], has_key: bool) -> None:
+    assert request(*fields, method=b"POST").has_idempotency_key is has_key
+
+
+@pytest.mark.parametrize(
     ("method", "is_idempotent"),
     [(b"GET", True), (b"HEAD", True), (b"PUT", True), (b"DELETE", True), (b"POST", False), (b"PATCH", False)],
 )
