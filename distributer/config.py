@@ -109,6 +109,20 @@ class Settings(BaseSettings):
     backend_wait_timeout_s: Seconds = 2.0
     """The longest that a request waits for a backend that has as many as it may. Then it is refused with 503."""
 
+    retry_budget: float = Field(default=0.2, ge=0, le=1)
+    """How many of the requests of the last ten seconds may be sent again, when a connection broke after they were sent:
+    a fifth. 0: none is ever sent again. A connection that could not be made counts for nothing here."""
+
+    retry_floor_per_s: float = Field(default=3.0, ge=0, le=1_000_000, allow_inf_nan=False)
+    """What may be sent again besides, for each of those seconds, however few requests there were."""
+
+    owner_down: Literal["fail", "wait", "rebind"] = "fail"
+    """What becomes of a request for an item whose owner cannot be reached. `fail`: 503. `wait`: it waits for the owner.
+    `rebind`: the item is given to another backend, which has nothing of it: docs/consistency.md has the danger."""
+
+    owner_wait_s: Seconds = 10.0
+    """How long a request waits for its owner, if `owner_down` is `wait`. Then 503."""
+
     max_client_connections: int = Field(default=10_000, ge=1, le=1_000_000)
     """Client connections of one replica. More are turned away with 503. Lowered to what RLIMIT_NOFILE allows."""
 

@@ -229,6 +229,11 @@ class ExpressProtocol(ClientConnection):
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
         self._out = []
 
+    def withdraw(self) -> None:
+        self._out = []
+        self._started = b""
+        self._chunked = False
+
     def finish(self, trailers: bytes = b"") -> None:
         if self._chunked:
             self._out.append(last_chunk(trailers) if trailers else LAST_CHUNK)
@@ -363,7 +368,7 @@ class ExpressProtocol(ClientConnection):
     def _answer_problem(self, error: RequestError) -> None:
         current = self._current
         if current is not None:
-            head, body = problem(error, current.request_id, current.routing_fields)
+            head, body = current.problem(error)
             answers_head = current.head.method == b"HEAD"
             self.start(head)
         else:

@@ -209,6 +209,12 @@ WRONG = [
     ("ejection_failures", "-1"),
     ("ejection_s", "0"),
     ("ejection_max_s", "0"),
+    ("retry_budget", "-0.1"),
+    ("retry_budget", "1.5"),
+    ("retry_budget", "nan"),
+    ("retry_floor_per_s", "-1"),
+    ("retry_floor_per_s", "inf"),
+    ("owner_down", "move"),
     ("max_client_connections", "0"),
     ("max_connections_per_address", "-1"),
     ("max_head_bytes", "100"),
@@ -236,6 +242,7 @@ WRONG = [
         (name, value)
         for name in (
             "redis_budget_s",
+            "owner_wait_s",
             "claim_timeout_s",
             "connect_timeout_s",
             "first_byte_timeout_s",
