@@ -72,6 +72,17 @@ class Settings(BaseSettings):
     claim_timeout_s: Seconds = 60.0
     """The longest that a create or delete of an item may take. Then its outcome is found out by asking the backend."""
 
+    sticky_ttl_s: float = Field(default=0.0, ge=0, le=10 * 365 * 86_400, allow_inf_nan=False)
+    """How long a binding is kept that no request uses; 0: for ever. Then the item is forgotten, though its backend may
+    still have it. Longer than any item is left alone, or as long as backends keep theirs."""
+
+    unbound: Literal["rotate", "locate"] = "rotate"
+    """What becomes of a request for an item that is bound nowhere. `rotate`: it goes round. `locate`: first all
+    backends are asked for the item, and it is bound to the one that has it."""
+
+    list_path: str | None = Field(default=None, pattern=r"^/[!-~]{0,1023}$")
+    """Path at which backends list the items that they have, for `distributer sticky rebuild`. Unset: they cannot."""
+
     connect_timeout_s: Seconds = 2.0
     """The longest that connecting to a backend may take."""
 
@@ -229,6 +240,20 @@ class Settings(BaseSettings):
     def _is_name(cls, value: str) -> str:
         if len(value) > 64 or not value.isascii() or not is_via_name(value.encode()):
             raise ValueError("a name of up to 64 letters, digits and -._~!#$%&'*+^`|")
+        return value
+
+    @field_validator("sticky_ttl_s")
+    @classmethod
+    def _is_long_enough(cls, value: float) -> float:
+        if 0 < value < 1:
+            raise ValueError("0, or at least 1")
+        return value
+
+    @field_validator("list_path")
+    @classmethod
+    def _is_bare_path(cls, value: str | None) -> str | None:
+        if value is not None and ("?" in value or "#" in value):
+            raise ValueError("a path alone, without a query")
         return value
 
     @field_validator("probe_path")

@@ -27,7 +27,8 @@ PIPE_WIDTH = 1000
 
 
 @asynccontextmanager
-async def _client(settings: Settings) -> AsyncIterator[redis.Redis]:
+async def connected(settings: Settings) -> AsyncIterator[redis.Redis]:
+    """Connect to the cluster's Redis; a StateError within names it."""
     client = client_of(settings.redis, CONTROL_TIMEOUT_S)
     try:
         yield client
@@ -38,25 +39,31 @@ async def _client(settings: Settings) -> AsyncIterator[redis.Redis]:
         await client.connection_pool.disconnect()
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """Print what a machine reads."""
     print(json.dumps(value, indent=2))  # noqa: T201
+
+
+def plain_console() -> Console:
+    """Make a console for which what stands in Redis is text, whatever it looks like to rich."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if console.is_terminal:
+        return console
+    return Console(highlight=False, markup=False, emoji=False, width=PIPE_WIDTH)
 
 
 async def show_status(settings: Settings, *, as_json: bool) -> None:
     """Print the cluster."""
-    async with _client(settings) as client:
+    async with connected(settings) as client:
         status = await Registry(client, Keys(settings.prefix)).status()
     if as_json:
-        _print_json(status.as_dict())
+        print_json(status.as_dict())
     else:
         _print_status(status, redacted(settings.redis))
 
 
 def _print_status(status: ClusterStatus, where: str) -> None:
-    # What stands in Redis is text, whatever it looks like to rich.
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, markup=False, emoji=False, width=PIPE_WIDTH)
+    console = plain_console()
     console.print(
         f"Redis {where}   tickets taken {status.tickets}   items {status.items}   claims in flight {status.claims}",
         soft_wrap=True,
@@ -108,12 +115,12 @@ async def show_owner(settings: Settings, item: str, *, as_json: bool) -> bool:
     key = canonical_int(item)
     if key is None:
         raise DistributerError(f"item: {item!r} is no item id; ids are whole numbers")
-    async with _client(settings) as client:
+    async with connected(settings) as client:
         registry = Registry(client, Keys(settings.prefix))
         owner = await registry.owner(key)
         claimed = await registry.is_claimed(key)
     if as_json:
-        _print_json({"item": key, "backend": owner, "claimed": claimed})
+        print_json({"item": key, "backend": owner, "claimed": claimed})
     elif owner is None:
         print(f"{key} is bound to no backend")  # noqa: T201
     else:
@@ -125,7 +132,7 @@ async def show_bindings(settings: Settings, backend: str | None, limit: int, *, 
     """Print the bindings, page by page."""
     shown, cursor, more = 0, 0, False
     rows: list[dict[str, str]] = []
-    async with _client(settings) as client:
+    async with connected(settings) as client:
         registry = Registry(client, Keys(settings.prefix))
         while not more:
             cursor, page = await registry.bindings(cursor)
@@ -143,7 +150,7 @@ async def show_bindings(settings: Settings, backend: str | None, limit: int, *, 
             if cursor == 0:
                 break
     if as_json:
-        _print_json({"bindings": rows, "more": more})
+        print_json({"bindings": rows, "more": more})
     elif more:
         Console(stderr=True).print(f"… and more; --limit 0 shows all, after the first {limit}")
 

@@ -22,10 +22,10 @@ from functools import reduce
 
 from distributer.control.lease import Lease
 from distributer.control.membership import Membership
-from distributer.control.question import ask_alone, question
 from distributer.control.record import Count, Reading, Record
 from distributer.errors import RequestError, StateError
 from distributer.forwarding.core import ForwardingCore
+from distributer.forwarding.question import ask_alone, question
 from distributer.model import AdminState, Backend, Health, HealthStatus
 from distributer.routing.health import NOT_PROBED, HealthRules, Standing, at, failing, new, probed, unknown
 from distributer.routing.topology import Member, Members, with_joined

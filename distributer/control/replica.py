@@ -17,6 +17,7 @@ from typing import Any
 import redis.asyncio as redis
 
 from distributer.config import Settings, require_backends
+from distributer.control.expiry import Expiry
 from distributer.control.follower import Follower
 from distributer.control.lease import Lease
 from distributer.control.membership import Membership
@@ -35,7 +36,7 @@ from distributer.routing.topology import Topology
 from distributer.state.keys import Keys
 from distributer.state.redis_client import RedisRefusedError, client_of, ping, pool_of, redacted
 from distributer.state.redis_link import ClientLink, HotLink
-from distributer.state.redis_store import RedisStore
+from distributer.state.redis_store import RedisStore, stored_ttl_ms
 from distributer.tasks import end
 from distributer.wire.forwarded import OriginRules
 from distributer.wire.node import TrustedProxies
@@ -128,7 +129,7 @@ async def open_replica(
         else HotLink(pool_of(settings.redis, CONTROL_TIMEOUT_S), settings.redis_budget_s)
     )
     topology = Topology.of(settings.backend_list)
-    store = RedisStore(link, keys, settings.claim_timeout_s + CLAIM_MARGIN_S, topology)
+    store = RedisStore(link, keys, settings.claim_timeout_s + CLAIM_MARGIN_S, topology, settings.sticky_ttl_s)
     own_client = client if client is not None else client_of(settings.redis, CONTROL_TIMEOUT_S)
     registry, membership, record = Registry(own_client, keys), Membership(own_client, keys), Record(own_client, keys)
     core = ForwardingCore(settings.backend_list, store, options_of(settings))
@@ -142,9 +143,10 @@ async def open_replica(
         # The first request already finds the cluster's ring, not that of the settings.
         await store.refreshed()
         core.follow_health((await record.read()).healths)
+    expiry = Expiry(own_client, keys, stored_ttl_ms(settings.sticky_ttl_s))
     lease = Lease(own_client, keys, core.replica_id)
     prober = Prober(core, record, membership, lease, probing_of(settings), health_rules_of(settings))
-    lease.duties = (prober.run, Sweeper(core, store).run)
+    lease.duties = (prober.run, Sweeper(core, store, expiry).run)
     replica = _Replica(core, store, registry, membership, settings)
     tasks = [
         _spawn(replica.beat(), "heartbeat"),
@@ -199,6 +201,7 @@ def options_of(settings: Settings) -> ForwardingOptions:
             max_target_bytes=settings.max_target_bytes,
         ),
         claim_timeout_s=settings.claim_timeout_s,
+        locates_unbound=settings.unbound == "locate",
         tunnel_idle_timeout_s=settings.tunnel_idle_timeout_s,
         tunnel_drain_s=max(0.0, min(settings.tunnel_drain_s, settings.drain_timeout_s - CLOSE_WAIT_S)),
         routing_headers=settings.routing_headers,

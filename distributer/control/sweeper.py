@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from distributer.control.question import ask, question
+from distributer.control.expiry import Expiry
 from distributer.errors import RequestError, StateError
 from distributer.forwarding.core import ForwardingCore
+from distributer.forwarding.question import ask, existence, question
 from distributer.model import Doubt
 from distributer.state.store import Doubts
 
@@ -27,9 +28,10 @@ class Sweeper:
     Two sweepers at a time do no harm: each resolution is checked against the claims' version.
     """
 
-    def __init__(self, core: ForwardingCore, doubts: Doubts) -> None:
+    def __init__(self, core: ForwardingCore, doubts: Doubts, expiry: Expiry) -> None:
         self._core = core
         self._doubts = doubts
+        self._expiry = expiry
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -37,6 +39,7 @@ class Sweeper:
             await asyncio.sleep(INTERVAL_S)
             try:
                 await self.sweep()
+                await self._expiry.sweep()
             except StateError as error:
                 log.debug("no sweep: %s", error)
 
@@ -76,8 +79,5 @@ class Sweeper:
         backend = self._core.ring.by_url(doubt.owner)
         if backend is None:
             return None
-        path = f"{self._core.options.rules.collection}{doubt.item}".encode()
-        status = await ask(self._core.pool(backend), question(backend, path), ASK_TIMEOUT_S)
-        if status == 404:
-            return False
-        return True if 200 <= status < 300 else None
+        head = question(backend, f"{self._core.options.rules.collection}{doubt.item}".encode())
+        return existence(await ask(self._core.pool(backend), head, ASK_TIMEOUT_S))

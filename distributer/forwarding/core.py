@@ -13,6 +13,7 @@ from distributer.clock import Clock
 from distributer.forwarding.admission import Admission
 from distributer.forwarding.failures import Failures
 from distributer.forwarding.limits import ClientLimits, UpstreamLimits
+from distributer.forwarding.locate import Locator
 from distributer.forwarding.metrics import Metrics
 from distributer.forwarding.pool import BackendPool
 from distributer.forwarding.refusals import Refusals
@@ -50,6 +51,8 @@ class ForwardingOptions:
     tunnel_idle_timeout_s: float = 3600.0
     tunnel_drain_s: float = 10.0
     """How long into the drain WebSockets may go on, before they are closed."""
+    locates_unbound: bool = False
+    """Whether all backends are asked for an item that is bound nowhere, before it goes round or is created."""
     routing_headers: bool = False
     heads: HeadLimits = HEAD_LIMITS
     origin: OriginRules = field(default_factory=OriginRules)
@@ -129,8 +132,14 @@ class ForwardingCore:
         self._unwell: frozenset[str] = frozenset()
         self.health: Mapping[str, Health] = {}
         """What the prober has found, by backend id. A backend that is not in it is up."""
+        self.locator = Locator(self) if self.options.locates_unbound else None
         store.watch(self)
         self.clock.watch(self._check)
+
+    @property
+    def rules(self) -> ItemRules:
+        """Where requests speak of items."""
+        return self.options.rules
 
     def pool(self, backend: Backend) -> BackendPool:
         """Return the connections to a backend."""
@@ -189,6 +198,8 @@ class ForwardingCore:
     def doubt_memory(self) -> None:
         """Redis may have lost its last writes."""
         self.fallback.doubt()
+        if self.locator is not None:
+            self.locator.start_anew()
 
     def start_draining(self) -> None:
         """Keep no client connection beyond its present request; WebSockets, `tunnel_drain_s` longer."""
@@ -200,6 +211,8 @@ class ForwardingCore:
         """Cut all connections to the backends, and the tunnels that are left."""
         for tunnel in tuple(self.tunnels):
             tunnel.cut()
+        if self.locator is not None:
+            await self.locator.close()
         await asyncio.gather(*(pool.close() for pool in (*self._pools.values(), *self._retired)))
 
     def _believe_reachable(self, backend: Backend) -> None:

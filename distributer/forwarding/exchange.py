@@ -37,6 +37,7 @@ from distributer.forwarding.connection import UpstreamConnection
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.downstream import NOBODY, Downstream
 from distributer.forwarding.held import HeldAnswer
+from distributer.forwarding.locate import Located
 from distributer.forwarding.metrics import BackendMetrics
 from distributer.forwarding.pool import Waiter
 from distributer.forwarding.request_body import RequestBody
@@ -305,9 +306,21 @@ class Exchange:
                 answer = remembered
         elif answer is None:
             core.fallback.forget(item)
+            if core.locator is not None:
+                core.locator.find(item, self._located)
+                return
         else:
             core.fallback.remember(item, answer)
         self.follow(choose_by_owner(item, answer, core.ring, Reason.STICKY))
+
+    def _located(self, found: Located) -> None:
+        if self.phase is not _ROUTING:
+            return
+        core, item = self._core, self.item
+        assert item is not None
+        if found.owner is not None:
+            core.fallback.remember(item, found.owner)
+        self.follow(choose_by_owner(item, found.owner, core.ring, Reason.STICKY))
 
     # Attempts.
 

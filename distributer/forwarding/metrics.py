@@ -48,11 +48,13 @@ class Metrics:
     """What one replica counted."""
 
     __slots__ = (
+        "askings",
         "backends",
         "client_connections",
         "connections_refused",
         "degraded",
         "ejections",
+        "located",
         "probes_failed",
         "probes_passed",
         "refusals",
@@ -74,6 +76,9 @@ class Metrics:
         self.requests = 0
         self.degraded = 0
         """Requests served without Redis."""
+        self.askings = 0
+        """How often all backends were asked for an item that was bound nowhere, and how often one had it."""
+        self.located = 0
         self.retries = 0
         self.tickets_exchanged = 0
         self.probes_passed = 0
@@ -107,6 +112,8 @@ class Metrics:
             "connections_refused": self.connections_refused,
             "requests": self.requests,
             "degraded": self.degraded,
+            "askings": self.askings,
+            "located": self.located,
             "retries": self.retries,
             "tickets_exchanged": self.tickets_exchanged,
             "tunnels": {

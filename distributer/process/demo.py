@@ -140,6 +140,7 @@ class Demo:
             "admin_port": ports.admin_port,
             "replicas": ports.replicas,
             "backends": tuple(f"http://{bracketed(ports.host)}:{port}" for port in ports.backends),
+            "list_path": "/items/",
             "routing_headers": True,
             "access_log": True,
             "probe_path": PROBE_PATH,

@@ -49,6 +49,11 @@ class GroupCommit:
         """Whether a next batch would carry anything."""
         return bool(self._tickets or self._lookups or self._scripts or self._refreshes)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch is in flight."""
+        return self._in_flight is not None
+
     def join_ticket(self, deliver: Callable[[Ticket | StateError], None]) -> None:
         """Wait for a ticket."""
         self._tickets.append(deliver)

@@ -4,6 +4,7 @@
 |---|---|---|---|
 | `P:rotation` | string | tickets taken so far | INCRBY, `begin.lua`; never |
 | `P:sticky` | hash | item → owner's base URL, pending ones too | `begin`, `settle`, `resolve`, redis-cli; unbound |
+| `P:expiry` | zset | item → when its binding ends, ms, where the server cannot do that itself | as `:sticky`; unbound |
 | `P:claims` | hash | item → JSON of the claims on it (`routing/claim.py`) | `begin`, `settle`, `resolve`; all settled |
 | `P:backends` | hash | backend id → JSON: url, position, state, joined, source | `change`; removed |
 | `P:topology` | string | version of `P:backends`: raised on each change, never the same again | `change`; never |
@@ -26,6 +27,7 @@ from dataclasses import dataclass, field
 _NAMES = (
     "rotation",
     "sticky",
+    "expiry",
     "claims",
     "backends",
     "topology",
@@ -45,6 +47,7 @@ class Keys:
     prefix: str = "distributer"
     rotation: str = field(init=False)
     sticky: str = field(init=False)
+    expiry: str = field(init=False)
     claims: str = field(init=False)
     backends: str = field(init=False)
     topology: str = field(init=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -16,8 +17,9 @@ from distributer.state.agreement import Reading, change_command, changed_of, rea
 from distributer.state.commit import Batch, Command, GroupCommit, Reply
 from distributer.state.keys import Keys
 from distributer.state.redis_link import Link, decoded
-from distributer.state.scripts import BEGIN, BIND, DOUBTS, RESOLVE, SETTLE, Script
+from distributer.state.scripts import BEGIN, BIND, DOUBTS, RESOLVE, SETTLE, TOUCH, Script
 from distributer.state.store import Watcher
+from distributer.state.uses import Uses
 
 log = logging.getLogger("distributer.state")
 
@@ -30,6 +32,13 @@ MAX_UNSETTLED = 10_000
 """Settlements kept for the return of Redis. One that is dropped is not lost: its claim passes its deadline, and the
 sweeper asks the backend."""
 DOUBTS_PAGE = 100
+REFRESH_SHARE = 0.1
+"""A replica starts a binding's time anew once in each such part of it, however often it uses the binding."""
+
+
+def stored_ttl_ms(sticky_ttl_s: float) -> int:
+    """Say how long Redis is told to keep a binding: so that it is kept for that long after its last use, at least."""
+    return math.ceil(sticky_ttl_s * (1 + REFRESH_SHARE) * 1000)
 
 
 class RedisStore:
@@ -39,17 +48,21 @@ class RedisStore:
     change is logged once.
     """
 
-    def __init__(self, link: Link, keys: Keys, claim_ttl_s: float, topology: Topology) -> None:
-        """`topology`: that of the settings, until Redis has another."""
+    def __init__(
+        self, link: Link, keys: Keys, claim_ttl_s: float, topology: Topology, sticky_ttl_s: float = 0.0
+    ) -> None:
+        """`topology`: that of the settings, until Redis has another. `sticky_ttl_s`: 0 keeps bindings for ever."""
         self._link = link
         self._keys = keys
         self._claim_ttl_ms = int(claim_ttl_s * 1000)
+        self._sticky_ttl_ms = stored_ttl_ms(sticky_ttl_s)
+        self._uses = Uses(sticky_ttl_s * REFRESH_SHARE) if sticky_ttl_s else None
         self._commit = GroupCommit(keys.rotation, keys.sticky, keys.topology)
         self._topology = topology
         self._watcher: Watcher | None = None
         self._version: Reply = None
         """The version of the topology as the reply has it; None: Redis had none yet."""
-        self._unreadable: Reply = None
+        self._unreadable: Reply = b""
         """A version whose topology could not be read: not to be tried again with each round trip."""
         self._seen: Reply = None
         self._highest = 0
@@ -94,6 +107,8 @@ class RedisStore:
 
     def owner(self, item: ItemId, deliver: Callable[[str | StateError | None], None]) -> None:
         self._commit.join_lookup(item, deliver)
+        if self._uses is not None:
+            self._uses.note(item, self._loop.time())
         if not self._is_scheduled:
             self._hurry()
 
@@ -281,6 +296,9 @@ class RedisStore:
         self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        if self._uses is not None and self._uses.due and not self._commit.is_busy:
+            self._is_scheduled = True  # or what joins here would come back here
+            self._touch(self._uses)
         self._is_scheduled = False
         batch = self._commit.next_batch()
         if batch is None:
@@ -315,7 +333,7 @@ class RedisStore:
     def _run(
         self, script: Script, keys: Sequence[str], arguments: Sequence[str | int], deliver: Callable[[Reply], None]
     ) -> None:
-        tail = (len(keys), *keys, *arguments)
+        tail = self._tail(keys, arguments)
 
         def replied(reply: Reply) -> None:
             # The server does not know the script yet, or was told to forget it: send the text, which it then keeps.
@@ -325,6 +343,19 @@ class RedisStore:
                 deliver(reply)
 
         self._join(("EVALSHA", script.sha1, *tail), replied)
+
+    def _tail(self, keys: Sequence[str], arguments: Sequence[str | int]) -> Command:
+        return (len(keys) + 1, *keys, self._keys.expiry, *arguments, self._sticky_ttl_ms)
+
+    def _touch(self, uses: Uses) -> None:
+        """Start the time of the bindings anew that have been used, all in one command."""
+        items = uses.take()
+
+        def replied(reply: Reply) -> None:
+            if isinstance(reply, Exception):
+                uses.forget(items)
+
+        self._run(TOUCH, (self._keys.sticky, self._keys.claims), items, replied)
 
     def _join(self, command: Command, deliver: Callable[[Reply], None]) -> None:
         self._commit.join_script(command, deliver)
@@ -347,7 +378,7 @@ class RedisStore:
         """Keep a settlement for the return of Redis. It is idempotent, so one that did take effect does no harm."""
         if len(self._unsettled) < MAX_UNSETTLED:
             keys, arguments = self._settlement(claim, owner, outcome)
-            self._unsettled[claim.id] = ("EVAL", SETTLE.source, len(keys), *keys, *arguments)
+            self._unsettled[claim.id] = ("EVAL", SETTLE.source, *self._tail(keys, arguments))
 
     def _catch_up(self) -> None:
         unsettled, self._unsettled = self._unsettled, {}

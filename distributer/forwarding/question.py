@@ -1,4 +1,4 @@
-"""A request of our own to a backend: only the status of its answer counts.
+"""A request of our own to a backend, of which the status, and perhaps the body, is wanted.
 
 Over the pool, as clients' requests go; or over a connection of its own, which says whether a new one can be made.
 """
@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from distributer.clock import Clock
-from distributer.errors import ConnectFailed, RequestError, UpstreamError
+from distributer.errors import ConnectFailed, ConnectionStale, RequestError, UpstreamError
 from distributer.forwarding.connection import UpstreamConnection
 from distributer.forwarding.limits import UpstreamLimits
 from distributer.forwarding.pool import BackendPool
@@ -19,24 +19,42 @@ from distributer.model import Backend
 from distributer.wire.response import ResponseHead
 
 
-def question(backend: Backend, path: bytes, *fields: bytes) -> bytes:
+def question(backend: Backend, target: bytes, *fields: bytes) -> bytes:
     """Spell the request: a GET, with more field lines."""
-    lines = (b"GET %b HTTP/1.1" % path, b"Host: " + backend.authority, b"Via: 1.1 distributer", *fields)
+    lines = (b"GET %b HTTP/1.1" % target, b"Host: " + backend.authority, b"Via: 1.1 distributer", *fields)
     return b"\r\n".join((*lines, b"", b""))
 
 
+def existence(status: int) -> bool | None:
+    """Read a backend's answer to the question for an item: it has it, it has not, or neither is said."""
+    if status == 404:
+        return False
+    return True if 200 <= status < 300 else None
+
+
 async def ask(pool: BackendPool, head: bytes, timeout_s: float) -> int:
-    """Ask over the pool, and return the status. Raises RequestError or TimeoutError if no complete answer comes."""
-    asked = _Question(head)
+    """Ask, and return the answer's status. Raises RequestError or TimeoutError when there is none."""
+    return (await fetch(pool, head, timeout_s))[0]
+
+
+async def fetch(pool: BackendPool, head: bytes, timeout_s: float, max_bytes: int = 0) -> tuple[int, bytes]:
+    """Ask, and return the answer's status, and up to so much of its body: one that is longer is an error.
+
+    0: without its body, which may be as long as it likes. Raises RequestError or TimeoutError when there is no answer.
+    """
+    asked = Question(head, max_bytes)
     waiter = None
-    connection = pool.idle()
-    if connection is not None:
-        asked.connected(connection)
-    else:
-        waiter = pool.acquire(asked.connected)
     try:
         async with asyncio.timeout(timeout_s):
-            return await asked.status
+            connection = pool.idle()
+            if connection is not None:
+                asked.connected(connection)
+                try:
+                    return await asked.status, bytes(asked.body)
+                except ConnectionStale:
+                    asked.start_again()
+            waiter = pool.acquire(asked.connected)
+            return await asked.status, bytes(asked.body)
     finally:
         if waiter is not None:
             waiter.cancel()
@@ -49,7 +67,7 @@ async def ask_alone(backend: Backend, head: bytes | None, timeout_s: float, limi
     Raises RequestError or TimeoutError if no answer comes. Its body is not waited for.
     """
     loop = asyncio.get_running_loop()
-    asked = _Question(head or b"", at_once=True)
+    asked = Question(head or b"", at_once=True)
     protocol: Callable[[], Any] = partial(UpstreamConnection, _Alone(backend, limits))
     async with asyncio.timeout(timeout_s):
         try:
@@ -82,12 +100,14 @@ class _Alone:
     def closed(self, connection: UpstreamConnection) -> None: ...
 
 
-class _Question:
-    """`at_once`: the status counts as soon as it has come; else when the answer is complete."""
+class Question:
+    """A request of our own. `at_once`: its status counts as soon as it has come, and its body does not."""
 
-    def __init__(self, head: bytes, *, at_once: bool = False) -> None:
+    def __init__(self, head: bytes, max_bytes: int = 0, *, at_once: bool = False) -> None:
         self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.body = bytearray()
         self._head = head
+        self._max_bytes = max_bytes
         self._at_once = at_once
         self._connection: UpstreamConnection | None = None
         self._seen = 0
@@ -98,6 +118,10 @@ class _Question:
             result.send(self, self._head, answers_head=False, done=True)
         else:
             self._fail(result)
+
+    def start_again(self) -> None:
+        """Be asked once more: the connection was closed before any answer."""
+        self.status = asyncio.get_running_loop().create_future()
 
     def abandon(self) -> None:
         """Cut the connection, unless the answer is complete."""
@@ -111,7 +135,13 @@ class _Question:
         if self._at_once and head.status >= 200:
             self._answer()
 
-    def response_data(self, data: bytes) -> None: ...
+    def response_data(self, data: bytes) -> None:
+        if not self._max_bytes:
+            return
+        self.body += data
+        if len(self.body) > self._max_bytes:
+            self.body.clear()
+            self._fail(UpstreamError(f"the answer is longer than {self._max_bytes} bytes", sent=True))
 
     def response_finished(self, trailers: bytes) -> None:
         self._connection = None
