@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.cluster.checker import Verdict, check
+from tests.cluster.faults import Fault, FaultKind
 from tests.cluster.history import History, Span, Staged, Wipe
-from tests.cluster.schedule import REDIS, REPLICAS, Plan, Staging, plan
+from tests.cluster.schedule import MEAN_GAP_S, REDIS, REPLICAS, Plan, Staging, plan
 from tests.cluster.stage import CLAIM_TIMEOUT_S, Stage, stage
 from tests.cluster.workload import Workload
 
@@ -39,6 +40,8 @@ class Options:
     items: int = 500
     rate: float = 500.0
     """Requests a second, of all clients together."""
+    mean_gap_s: float = MEAN_GAP_S
+    """The mean time from one fault to the next, before those are left out that no cluster survives."""
     replicas: int = 3
     backends: int = 4
     are_local_tickets_marked: bool = False
@@ -63,7 +66,7 @@ class Outcome:
 async def run(options: Options, say: Callable[[str], None] = lambda _text: None) -> Outcome:
     """Run it, and check it. Raises AssertionError when the cluster does not come to rest."""
     history = History()
-    the_plan = plan(options.seed, options.seconds, options.backends)
+    the_plan = plan(options.seed, options.seconds, options.backends, mean_gap_s=options.mean_gap_s)
     async with stage(replicas=options.replicas, backends=options.backends, say=say) as cluster:
         history.backends = cluster.urls
         workload = Workload(
@@ -168,9 +171,12 @@ class Director:
         link = cluster.redis_link
         assert link is not None
         if staging.kind == "kill":
+            # Its port refuses while it is down, as that of a killed process does; a link alone would accept, and reset.
+            await cluster.links.do(link.put, Fault(FaultKind.REFUSE))
             await asyncio.to_thread(cluster.redis.kill)
             await asyncio.sleep(staging.lasts_s)
             await asyncio.to_thread(cluster.redis.start)
+            await cluster.links.do(link.heal)
         elif staging.kind == "pause":
             with cluster.paused(cluster.redis.pid):
                 await asyncio.sleep(staging.lasts_s)

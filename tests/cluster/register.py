@@ -8,7 +8,8 @@ answer. Equal configurations are one, so what is kept grows with the operations 
 
 An operation whose outcome is unknown is *optional*: it may take effect within its span, or never. Of two configurations
 that differ only in the optional operations that they have used up, the one that has used fewer allows all that the
-other does, so the other is dropped.
+other does, so the other is dropped. Optional operations that do the same are one as good as the other, so the one that
+expires first is used first; and an optional put whose value nobody reads (any more) could only do harm.
 
 The state also says where the item lives: an answer from another backend than the one that holds it explains nothing. A
 backend that is killed takes its items along, by an operation of its own that must take effect.
@@ -24,7 +25,9 @@ from typing import NamedTuple
 
 from tests.cluster.history import Kind, Operation, Result, Wipe
 
-MOST_CONFIGURATIONS = 200_000
+MOST_CONFIGURATIONS = 100_000
+UNREAD = -1
+"""Stands for every value that nobody reads."""
 
 
 class Held(NamedTuple):
@@ -152,6 +155,7 @@ def explain(steps: Sequence[Step], initially: State = None) -> Unexplained | Non
 
     Raises UndecidedError if there are too many.
     """
+    steps = _relevant(steps)
     events: list[tuple[float, bool, int]] = []
     for number, step in enumerate(steps):
         events.append((step.start, False, number))
@@ -165,7 +169,9 @@ def explain(steps: Sequence[Step], initially: State = None) -> Unexplained | Non
             pending.add(number)
             continue
         if steps[number].is_optional:
-            configurations = {(state, done - {number}) for state, done in configurations}
+            # It has taken effect by now, or it never will.
+            reached = _reach(steps, pending, number, configurations)
+            configurations = reached | {pair for pair in configurations if number not in pair[1]}
         else:
             reached = _reach(steps, pending, number, configurations)
             if not reached:
@@ -178,6 +184,25 @@ def explain(steps: Sequence[Step], initially: State = None) -> Unexplained | Non
     return None
 
 
+def _relevant(steps: Sequence[Step]) -> list[Step]:
+    """Leave out what explains nothing, and give all values that nobody reads one name."""
+    last_read: dict[int | None, float] = {}
+    for step in steps:
+        if step.act is Act.READ:
+            last_read[step.value] = max(step.end, last_read.get(step.value, 0.0))
+    relevant: list[Step] = []
+    for step in steps:
+        if step.act is Act.PUT and step.is_optional:
+            until = min(step.end, last_read.get(step.value, -math.inf))
+            if until >= step.start:
+                relevant.append(step._replace(end=until))
+        elif step.act in (Act.PUT, Act.CREATE) and step.value not in last_read:
+            relevant.append(step._replace(value=UNREAD))
+        else:
+            relevant.append(step)
+    return relevant
+
+
 def _reach(
     steps: Sequence[Step], pending: set[int], goal: int, configurations: set[_Configuration]
 ) -> set[_Configuration]:
@@ -185,15 +210,21 @@ def _reach(
     reached: set[_Configuration] = set()
     seen = set(configurations)
     left = list(configurations)
+    in_order = sorted(pending, key=lambda number: steps[number].end)
     while left:
         state, done = left.pop()
         if goal in done:
             reached.add((state, done - {goal}))
             continue
-        for number in pending:
+        tried: set[tuple[Act, int | None]] = set()
+        for number in in_order:
             if number in done:
                 continue
             step = steps[number]
+            if step.is_optional:
+                if (step.act, step.value) in tried:
+                    continue
+                tried.add((step.act, step.value))
             for state_after in after(step, state):
                 if step.is_optional and state_after == state:
                     continue

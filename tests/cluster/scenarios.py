@@ -15,13 +15,12 @@ from typing import Any
 
 import redis.asyncio as redis
 
-from tests.cluster.client import Client, NoAnswerError
+from tests.cluster.client import Client
 from tests.cluster.history import Kind, Ping, Result
 from tests.cluster.stage import Stage, stage
-from tests.cluster.workload import PING, request, result_of
+from tests.cluster.workload import TIMEOUT_S, ping, request, result_of
 from tests.support.waiting import wait_until_async
 
-TIMEOUT_S = 12.0
 REJOIN_WITHIN_S = 6.0
 WAIT_FOR_REJOIN_S = 30.0
 
@@ -54,23 +53,16 @@ class Asking:
         """List the requests that were sent and answered within a time."""
         return [ping for ping in self.pings if start <= ping.start and ping.end <= end]
 
-    def failures(self) -> dict[str, int]:
-        """Count the requests that were not answered with 200, by reason."""
-        return dict(Counter(ping.why for ping in self.pings if not ping.is_served))
+    def failures(self, *, at_first: bool = False) -> dict[str, int]:
+        """Count the requests that were not answered with 200, by reason; or not at the first try."""
+        return dict(
+            Counter(ping.why for ping in self.pings if not (ping.is_served if at_first else ping.is_served_by_retry))
+        )
 
     async def _ask(self, number: int) -> None:
         client = Client(self._port)
         while self._goes_on:
-            start = time.perf_counter()
-            try:
-                answer = await client.ask(PING, TIMEOUT_S)
-            except NoAnswerError as error:
-                self.pings.append(Ping(start, time.perf_counter(), False, False, None, None, str(error)))
-                continue
-            is_served = answer.status == 200
-            why = "" if is_served else str(answer.status)
-            end = time.perf_counter()
-            self.pings.append(Ping(start, end, is_served, is_served, answer.backend, answer.ticket, why))
+            self.pings.append(await ping(client))
             if number < self._new_connections:
                 client.leave()
         client.leave()
@@ -95,7 +87,9 @@ async def backend_kill(
             killed = (await cluster.kill_backend(1)).end
             await asyncio.sleep(down_s)
             # All that began after the kill and ended before the return.
-            counts = Counter(ping.backend for ping in asking.within(killed, time.perf_counter()) if ping.is_served)
+            counts = Counter(
+                ping.backend for ping in asking.within(killed, time.perf_counter()) if ping.is_served_by_retry
+            )
             await cluster.start_backend(1)
             returned = time.perf_counter()
 
@@ -112,6 +106,7 @@ async def backend_kill(
             {
                 "requests": len(asking.pings),
                 "failed": asking.failures(),
+                "failed_at_first": asking.failures(at_first=True),
                 "counts_while_down": {str(url): count for url, count in sorted(counts.items(), key=str)},
                 "spread_while_down": _spread([count for url, count in counts.items() if url != victim]),
                 "rejoined_s": round(rejoined_s, 3) if is_back else None,
@@ -157,6 +152,7 @@ async def redis_kill(
                 "requests": len(asking.pings),
                 "requests_during_the_outage": len(asking.within(killed, back)),
                 "failed": asking.failures(),
+                "failed_at_first": asking.failures(at_first=True),
                 "p99_normal_ms": normal,
                 "p99_outage_ms": outage,
                 "slowest_ms": round(max(ping.end - ping.start for ping in asking.pings) * 1000, 1),
@@ -191,6 +187,7 @@ async def rolling(*, clients: int = 48, new_connections: int = 16, settings: Map
             {
                 "requests": len(asking.pings),
                 "failed": asking.failures(),
+                "failed_at_first": asking.failures(at_first=True),
                 "restart_s": round(took_s, 2),
                 "slowest_ms": round(max(ping.end - ping.start for ping in asking.pings) * 1000, 1),
                 "replaced": len(before - after),

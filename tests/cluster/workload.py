@@ -8,6 +8,7 @@ import json
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 
 from tests.cluster.client import Answer, Client, NoAnswerError
 from tests.cluster.history import History, Kind, Operation, Ping, Result
@@ -52,6 +53,28 @@ def result_of(kind: Kind, answer: Answer) -> Result | None:
     return None
 
 
+async def ping(client: Client, see: Callable[[Answer], None] = lambda _answer: None) -> Ping:
+    """Ask one rotated GET, once more where RFC 9112 section 9.3.1 has a client do so. `see` gets the answer."""
+    start = time.perf_counter()
+    why, is_served, answer = "", False, None
+    try:
+        answer = await client.ask(PING, TIMEOUT_S)
+    except NoAnswerError as error:
+        why = str(error)
+        if error.may_retry:
+            try:
+                answer = await client.ask(PING, TIMEOUT_S)
+            except NoAnswerError as second:
+                why = f"{why}; again: {second}"
+    if answer is not None:
+        see(answer)
+        is_served = answer.status == 200
+        if not is_served:
+            why = f"{why} {answer.status}".strip()
+    ticket, backend = (answer.ticket, answer.backend) if answer is not None else (None, None)
+    return Ping(start, time.perf_counter(), not why, is_served, backend, ticket, why)
+
+
 class Workload:
     """Clients that go on until they are told to stop."""
 
@@ -88,34 +111,12 @@ class Workload:
             if rng.random() < LEAVES_WITH:
                 self._clients[number].leave()
             if rng.random() < SHARE_OF_PINGS:
-                await self._ping(number)
+                self.history.pings.append(await ping(self._clients[number], self._count))
             else:
                 kind = rng.choices(list(_MIX), list(_MIX.values()))[0]
                 is_hot = rng.random() < SHARE_OF_HOT
                 await self._operate(number, kind, rng.randrange(HOT_ITEMS if is_hot else self._items))
         self._clients[number].leave()
-
-    async def _ping(self, number: int) -> None:
-        client = self._clients[number]
-        start = time.perf_counter()
-        why, is_served_by_retry, answer = "", False, None
-        try:
-            answer = await client.ask(PING, TIMEOUT_S)
-        except NoAnswerError as error:
-            why = str(error)
-            if error.may_retry:
-                try:
-                    answer = await client.ask(PING, TIMEOUT_S)
-                except NoAnswerError as second:
-                    why = f"{why}; again: {second}"
-        if answer is not None:
-            self._count(answer)
-            is_served_by_retry = answer.status == 200
-            if not is_served_by_retry:
-                why = f"{why} {answer.status}".strip()
-        ticket, backend = (answer.ticket, answer.backend) if answer is not None else (None, None)
-        ping = Ping(start, time.perf_counter(), not why, is_served_by_retry, backend, ticket, why)
-        self.history.pings.append(ping)
 
     async def _operate(self, number: int, kind: Kind, item: int) -> None:
         client = self._clients[number]
