@@ -51,13 +51,17 @@ class FaultKind(Enum):
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault of a link. Times in seconds; `share`: of its connections, those whose lot is below."""
+    """A fault of a link. Times in seconds.
+
+    `share`: of its connections, it is on those whose lot is below; `spares_new`: not on those made while it lasts.
+    """
 
     kind: FaultKind
     delay_s: float = 0.0
     jitter_s: float = 0.0
     after_bytes: int = 0
     share: float = 1.0
+    spares_new: bool = False
 
 
 class Link:
@@ -67,6 +71,8 @@ class Link:
         self.port = port
         self.fault: Fault | None = None
         self.accepted = 0
+        self.old = 0
+        """How many had been accepted when the fault was put on."""
         self.random = random.Random(seed)
         self._target = target
         self._server: asyncio.Server | None = None
@@ -99,6 +105,7 @@ class Link:
         """Put a fault on the link, in the place of another."""
         await self.heal()
         self.fault = fault
+        self.old = self.accepted
         if fault.kind is FaultKind.REFUSE:
             self._close_server()
 
@@ -150,6 +157,7 @@ class _Pipe:
     def __init__(self, link: Link) -> None:
         self.link = link
         self.lot = link.random.random()
+        self._number = link.accepted
         self.client, self.server = _Side(self), _Side(self)
         self.client.out, self.server.out = _Flow(self, self.server), _Flow(self, self.client)
         self.has_hole = False
@@ -160,7 +168,9 @@ class _Pipe:
     def fault(self) -> Fault | None:
         """The fault that is on this connection."""
         fault = self.link.fault
-        return fault if fault is not None and self.lot < fault.share else None
+        if fault is None or self.lot >= fault.share or (fault.spares_new and self._number > self.link.old):
+            return None
+        return fault
 
     def reset(self) -> None:
         """Cut both sides by RST."""

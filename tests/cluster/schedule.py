@@ -108,7 +108,10 @@ def _staging(rng: random.Random, at: float, kind: str, target: str) -> Staging:
     if kind == "delay":
         fault = Fault(FaultKind.DELAY, delay_s=rng.uniform(0.005, 0.3), jitter_s=rng.uniform(0.0, 0.1), share=share)
     elif kind == "truncate":
-        fault = Fault(FaultKind.TRUNCATE, after_bytes=rng.randrange(0, 2_000), share=share)
+        # Without a byte of the answer, what took effect looks like what did not.
+        after_bytes = rng.choice([0, 0, rng.randrange(2_000)])
+        spares_new = rng.random() < 0.5
+        fault = Fault(FaultKind.TRUNCATE, after_bytes=after_bytes, share=share, spares_new=spares_new)
     elif kind in ("half-open", "blackhole", "refuse"):
         fault = Fault(FaultKind(kind), share=share)
     elif kind == "pause":

@@ -195,6 +195,16 @@ async def test_a_share_of_the_connections_has_the_fault_and_the_others_have_not(
         assert 0 < served < 24
 
 
+async def test_a_fault_may_spare_connections_that_are_made_while_it_lasts() -> None:
+    async with linked() as (link, _), connected(link) as (reader, writer):
+        await turned_around(reader, writer)
+        await link.put(Fault(FaultKind.TRUNCATE, spares_new=True))
+        writer.write(b"x")
+        assert await asyncio.wait_for(reader.read(), SECONDS) == b""
+        async with connected(link) as (other, other_writer):
+            await turned_around(other, other_writer)
+
+
 async def test_links_may_have_a_thread_of_their_own() -> None:
     echo = Echo()
     server = await asyncio.start_server(echo.serve, "127.0.0.1", 0)

@@ -115,10 +115,14 @@ class Workload:
             else:
                 kind = rng.choices(list(_MIX), list(_MIX.values()))[0]
                 is_hot = rng.random() < SHARE_OF_HOT
-                await self._operate(number, kind, rng.randrange(HOT_ITEMS if is_hot else self._items))
+                item = rng.randrange(HOT_ITEMS if is_hot else self._items)
+                result = await self._operate(number, kind, item)
+                if result is Result.UNKNOWN and kind in (Kind.CREATE, Kind.DELETE):
+                    # As people do who got no answer; and it is while an item is in doubt that something can go wrong.
+                    await self._operate(number, rng.choice([Kind.CREATE, Kind.CREATE, kind]), item)
         self._clients[number].leave()
 
-    async def _operate(self, number: int, kind: Kind, item: int) -> None:
+    async def _operate(self, number: int, kind: Kind, item: int) -> Result:
         client = self._clients[number]
         value = next(self._values) if kind in (Kind.CREATE, Kind.PUT) else None
         payload = request(kind, item, value or 0)
@@ -131,7 +135,7 @@ class Workload:
                 self.history.operations.append(Operation(number, item, kind, value, start, end, Result.UNKNOWN))
                 if attempt == 1 and error.may_retry and kind is Kind.READ:
                     continue
-                return
+                return Result.UNKNOWN
             end = time.perf_counter()
             self._count(answer)
             result = result_of(kind, answer)
@@ -144,7 +148,8 @@ class Workload:
             self.history.operations.append(
                 Operation(number, item, kind, value, start, end, result, answer.backend, answer.ticket)
             )
-            return
+            return result
+        raise AssertionError("it was tried a third time")
 
     def _count(self, answer: Answer) -> None:
         if answer.status >= 500 and answer.headers.get(b"content-type", b"").startswith(_PROBLEM):
