@@ -514,7 +514,12 @@ async def test_an_owner_that_an_operator_has_taken_out_is_not_gone(fleet: Open, 
         await take_out(it, 0, state)
         for raw in (request("GET", "/items/7"), request(*CREATE, body=b"{}")):
             assert (await ask(it.port, raw)).status == 503
-        assert (await it.bound(), await it.claims(), it.asked) == (it.url(0), 0, [0, 0])
+
+        async def is_settled() -> bool:
+            return not await it.claims()
+
+        await wait_until_async(is_settled, "the create's claim is given back")
+        assert (await it.bound(), it.asked) == (it.url(0), [0, 0])
 
 
 async def take_out(it: Fleet, place: int, state: AdminState) -> None:
