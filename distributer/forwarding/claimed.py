@@ -81,7 +81,7 @@ class ClaimedRequest:
         core.claimed.add(self)
         places = core.ring.places(self._exchange.tried)
         hint = core.fallback.hint(claim.item)
-        if hint and (hint == self._gone or core.ring.by_url(hint) is None):
+        if hint and core.ring.by_url(hint) is None:
             hint = ""
         core.store.begin(claim, places, lambda answer: self._begun(claim, answer), hint=hint, gone=self._gone)
 
