@@ -96,7 +96,7 @@ class ClaimedRequest:
         core.claimed.add(self)
         places = core.ring.places(self._exchange.tried)
         hint = core.fallback.hint(claim.item)
-        if hint and (hint == self._gone or core.ring.by_url(hint) is None):
+        if hint and core.ring.by_url(hint) is None:
             hint = ""
         if core.locator is not None:
             if self._located is None:

@@ -136,7 +136,8 @@ class ForwardingCore:
         self.retry_budget = RetryBudget(self.options.retry_budget, self.options.retry_floor_per_s, self.clock.now)
         self.wheel = Wheel(self.clock.now)
         self.holding: set[Holding] = set()
-        """Exchanges whose answers are held until the next tick at the latest."""
+        """Exchanges whose answers are held: to the end of those, or until the second tick from now."""
+        self._held_longer: set[Holding] = set()
         self.claimed: set[Expiring] = set()
         self.tunnels: set[Joined] = set()
         self._close_tunnels_at = math.inf
@@ -262,9 +263,9 @@ class ForwardingCore:
             self._believe_reachable(backend)
         for exchange in [exchange for exchange in self.claimed if exchange.deadline <= now]:
             exchange.expire()
-        if self.holding:
-            holding, self.holding = self.holding, set()
-            for held in holding:
+        if self.holding or self._held_longer:
+            held_longest, self._held_longer, self.holding = self._held_longer, self.holding, set()
+            for held in held_longest:
                 held.let_out()
         self.retry_budget.turn(now, self.metrics.requests)
         self.wheel.turn(now)

@@ -13,8 +13,8 @@ LARGE_READ_BYTES = 64 * 1024
 others have their turn first."""
 
 HELD_ANSWER_BYTES = 64 * 1024
-"""An answer whose body is that long at most is let out whole, if it comes within a tick of the clock: until then, the
-request may have another."""
+"""An answer whose body is that long at most is let out whole, if it comes within a tick of the clock, or two: until
+then, the request may have another."""
 
 NO_BOUND = sys.maxsize
 

@@ -7,7 +7,7 @@ ROUTING     a ticket, an owner or a claim   CONNECTING, FORWARDING; DONE (refuse
 CONNECTING  a connection                    FORWARDING; ROUTING (none could be made); DONE
 FORWARDING  the answer's head               HOLDING; ANSWERING (claims, hints); ROUTING (failed); DONE
 HOLDING     the end of a read               ANSWERING; DONE. A small answer that is not complete then: its
-                                            end, or the next tick; ROUTING (failed: it is withdrawn)
+                                            end, or a tick or two; ROUTING (failed: it is withdrawn)
 ANSWERING   the answer's end                DONE
 DONE        nothing
 """

@@ -82,10 +82,8 @@ class Rebinding:
             core.fallback.remember(item, standing)
             log.info("item rebound", extra={"item": item, "owner": self._owner.id, "new_owner": route.backend.id})
             exchange.follow(Route(route.backend, Reason.STICKY, route.ticket))
-        elif standing == self._owner.url:
-            exchange.follow(self._refusal("creates or deletes of it are in flight or in doubt"))
         else:
-            # Another replica was faster, or somebody has unbound it.
+            # Another replica was faster; or somebody has unbound it; or it is claimed, and its owner must decide.
             if standing:
                 core.fallback.remember(item, standing)
             exchange.follow(choose_by_owner(item, standing or None, core.ring, Reason.STICKY))

@@ -512,9 +512,15 @@ async def test_an_owner_that_an_operator_has_taken_out_is_not_gone(fleet: Open, 
     async with fleet(None, fine, owner_down="rebind") as it:
         await it.bind(0)
         await take_out(it, 0, state)
+        await it.find(0, HealthStatus.DOWN)
         for raw in (request("GET", "/items/7"), request(*CREATE, body=b"{}")):
             assert (await ask(it.port, raw)).status == 503
-        assert (await it.bound(), await it.claims(), it.asked) == (it.url(0), 0, [0, 0])
+
+        async def is_settled() -> bool:
+            return not await it.claims()
+
+        await wait_until_async(is_settled, "the create's claim is given back")
+        assert (await it.bound(), it.asked) == (it.url(0), [0, 0])
 
 
 async def take_out(it: Fleet, place: int, state: AdminState) -> None:
@@ -551,6 +557,26 @@ async def test_a_create_whose_backend_dies_of_it_is_made_nowhere_else_and_its_it
         assert len(owner.requests) == 1
         assert await it.bound() == it.url(0)
         assert it.asked == [0, 0]
+
+
+async def test_an_item_that_is_claimed_stays_with_an_owner_that_is_known_to_be_down(fleet: Open) -> None:
+    async with fleet(lost, fine, owner_down="rebind") as it:
+        assert (await ask(it.port, request(*CREATE, body=b"{}"))).status == 502
+        await it.find(0, HealthStatus.DOWN)
+        for raw in (request("PATCH", "/items/7", body=b"{}"), request(*CREATE, body=b"{}")):
+            # It is asked after all: only it can say what has become of the create.
+            assert (await ask(it.port, raw)).status == 502
+        assert it.asked == [3, 0]
+        assert await it.bound() == it.url(0)
+
+
+async def test_a_create_that_gives_its_item_away_does_not_follow_a_hint_back(fleet: Open) -> None:
+    async with fleet(None, fine, owner_down="rebind") as it:
+        await it.bind(0)
+        it.core.fallback.remember(ItemId("7"), it.url(0))
+        it.core.doubt_memory()
+        assert (await ask(it.port, request(*CREATE, body=b"{}"))).status == 200
+        assert await it.bound() == it.url(1)
 
 
 async def test_a_delete_does_not_give_its_item_away(fleet: Open) -> None:
