@@ -183,10 +183,11 @@ class RedisStore:
         is_other = version not in (self._version, self._unreadable) and not isinstance(version, Exception)
         return is_other or batch.is_refresh or 0 < batch.first_ticket(replies) <= self._highest
 
-    def _learn(self, then: Callable[[], None], attempts: int = 3) -> None:
+    def _learn(self, then: Callable[[StateError | None], None], attempts: int = 3) -> None:
         """Read the topology, write it if Redis has lost it, or the counter has fallen back; then go on.
 
-        The link is free, and no batch can be sent meanwhile, for the one in whose replies the news was is not settled.
+        With an error if that could not be done: tickets of the new epoch must not fall by the old ring. The link is
+        free, and no batch can be sent meanwhile, for the one in whose replies the news was is not settled.
         """
 
         def give_up(why: object) -> None:
@@ -194,11 +195,11 @@ class RedisStore:
             self._unreadable = self._seen
             # Or its tickets would be exchanged for ever: better used twice than not served.
             self._highest = 0
-            then()
+            then(None)
 
         def read(replies: Sequence[Reply] | StateError) -> None:
             if isinstance(replies, StateError):
-                then()
+                then(replies)
                 return
             try:
                 reading = reading_of(replies[0])
@@ -207,11 +208,11 @@ class RedisStore:
                 return
             if reading.topology is not None and reading.counter >= self._highest:
                 self._adopt(reading.topology)
-                then()
+                then(None)
             elif reading.topology is None and self._topology.version == 0:
                 # Nothing was ever agreed on: whoever starts the cluster writes it, not each replica.
                 self._version, self._highest = self._seen, 0
-                then()
+                then(None)
             else:
                 write(reading)
 
@@ -224,7 +225,7 @@ class RedisStore:
 
             def written(replies: Sequence[Reply] | StateError) -> None:
                 if isinstance(replies, StateError):
-                    then()
+                    then(replies)
                     return
                 try:
                     changed = changed_of(replies[0], present.members)
@@ -233,7 +234,7 @@ class RedisStore:
                     return
                 if changed is not None:
                     self._adopt(changed)
-                    then()
+                    then(None)
                 elif attempts:
                     self._learn(then, attempts - 1)  # another replica was faster
                 else:
@@ -294,7 +295,7 @@ class RedisStore:
             if isinstance(replies, StateError) or not self._is_news(batch, replies):
                 deal(replies)
             else:
-                self._learn(lambda: deal(replies))
+                self._learn(lambda error: deal(error or replies))
 
         def deal(replies: Sequence[Reply] | StateError) -> None:
             if isinstance(replies, StateError):
