@@ -501,7 +501,8 @@ class Exchange:
             self._waiter = None
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.abandon()
+            # A create must not come to its backend after its claim's deadline.
+            connection.abandon(by_reset=self._claimed is not None)
         return connection is not None
 
     def _cut_request(self) -> None:
