@@ -209,6 +209,9 @@ class Exchange:
             return
         if body.is_long and body.is_kept:
             body.forget()
+        if self._claimed is not None and self._claimed.is_late():
+            self.expire()
+            return
         connection.send_more(frame, done=False)
 
     def body_finished(self, trailers: bytes = b"") -> None:
@@ -220,6 +223,9 @@ class Exchange:
                 self._body = RequestBody(is_chunked=True)
             end = self._body.end(trailers)
         if self._connection is not None:
+            if end and self._claimed is not None and self._claimed.is_late():
+                self.expire()
+                return
             self._connection.send_more(end, done=True)
 
     def client_gone(self) -> None:
@@ -334,6 +340,10 @@ class Exchange:
     def _send(self, connection: UpstreamConnection) -> None:
         route, body = self.route, self._body
         assert route is not None
+        if self._claimed is not None and self._claimed.is_late():
+            self._core.pool(route.backend).give_back(connection)
+            self.expire()
+            return
         self.phase = _FORWARDING
         self._connection = connection
         counts = self._core.metrics.backend(route.backend.id)
