@@ -15,6 +15,7 @@ from unittest.mock import patch
 from distributer.control.sweeper import Sweeper
 from distributer.errors import ClientGone, RequestError, StateError
 from distributer.forwarding import claimed as claimed_module
+from distributer.forwarding import connection as connection_module
 from distributer.forwarding import exchange as exchange_module
 from distributer.forwarding.claimed import ClaimedRequest
 from distributer.forwarding.downstream import NOBODY
@@ -215,8 +216,13 @@ def _wait_no_longer_but_stay_connected(self: HotLink, suspect: Any) -> None:
     awaited(StateError("Redis did not answer"))
 
 
+_LEARN = RedisStore._learn
 _NEXT_BATCH = GroupCommit.next_batch
 _SETTLE_LATER = RedisStore._settle_later
+
+
+def _learn_and_go_on(self: RedisStore, then: Any, attempts: int = 3) -> None:
+    _LEARN(self, lambda error: then(None), attempts)
 
 
 def _settle_only_what_was_sent(self: RedisStore, claim: Claim, owner: str, outcome: Outcome) -> None:
@@ -278,6 +284,8 @@ MUTATIONS = (
              lambda: [patch.object(GroupCommit, "next_batch", _take_one_ticket_for_all)]),
     Mutation("a change of the topology is not noticed", "changes", 1,
              lambda: [patch.object(RedisStore, "_is_news", lambda self, batch, replies: self._version is None)], "T6"),
+    Mutation("tickets are dealt by the old ring when the new one cannot be read", "changes", 10092,
+             lambda: [patch.object(RedisStore, "_learn", _learn_and_go_on)], "T6"),
     Mutation("a request leaves an owner that is down", "backends", 4,
              lambda: [patch.object(exchange_module, "choose_by_owner", _leave_owners_that_are_down)], "T2"),
     Mutation("a request for an item goes round while Redis is away", "redis", 8,
@@ -292,12 +300,16 @@ MUTATIONS = (
              lambda: [patch.object(ClaimedRequest, "give_back", _give_nothing_back)], "T8"),
     Mutation("a claim is kept that was begun for a client that has left", "clients", 16,
              lambda: [patch.object(ClaimedRequest, "_begun", _forget_who_has_left)], "T8"),
-    Mutation("a create that its client does not wait for counts as not sent", "clients", 26,
+    Mutation("a create that its client does not wait for counts as not sent", "clients", 29,
              lambda: [patch.object(Exchange, "client_gone", _give_up_for_the_client)], "T1"),
-    Mutation("a create is sent again", "backends", 3,
+    Mutation("a create is sent again", "backends", 4,
              lambda: [patch.object(Exchange, "_may_send_again", _send_anything_again)], "T3"),
-    Mutation("a claimed request goes on after its deadline", "clients", 5,
+    Mutation("a claimed request goes on after its deadline", "clients", 1425,
              lambda: [patch.object(ClaimedRequest, "expire", _nothing)], "T1"),
+    Mutation("a process that was stopped sends what is too late", "long-stalls", 2251,
+             lambda: [patch.object(ClaimedRequest, "is_late", lambda self: False)], "T1"),
+    Mutation("the system goes on sending a request that was given up", "long-partitions", 34,
+             lambda: [patch.object(connection_module, "reset", lambda transport: transport.abort())], "T1"),
     Mutation("a late reply is dealt to the next batch", "redis", 14,
              lambda: [patch.object(HotLink, "_look", _wait_no_longer_but_stay_connected)]),
     Mutation("a claim whose begin got no reply is kept", "redis", 337,

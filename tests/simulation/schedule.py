@@ -167,8 +167,9 @@ class Schedule:
                     self.world.after(self.world.between(0.0, latest), fault)
 
     def _while(self) -> float:
-        """Choose how long a fault lasts."""
-        return self.world.between(0.0, 0.1) if self.chance() < 0.6 else self.world.between(0.1, 1.2)
+        """Choose how long a fault lasts: not beyond the time in which faults begin."""
+        for_s = self.world.between(0.0, 0.1) if self.chance() < 0.6 else self.world.between(0.1, 1.2)
+        return min(for_s, max(0.0, ACTIVE_S - self.world.now))
 
     def _redis(self, name: str, fault: Callable[[], None]) -> None:
         if self.redis.is_up:
