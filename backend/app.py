@@ -54,6 +54,11 @@ def _items(store: ItemStore) -> APIRouter:
             raise _missing(item_id)
         return item
 
+    @router.get("/")
+    async def ids(after: int | None = None, limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000) -> list[int]:
+        """List the ids of items, in order, page by page: the next one is that `after` the last id of this one."""
+        return await store.ids(after, limit)
+
     @router.post("/")
     async def create(item_id: int, item: Item) -> Item:
         if not await store.create(item_id, item):

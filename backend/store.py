@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from heapq import nsmallest
 from typing import Protocol
 
 from backend.model import Item
@@ -25,6 +26,9 @@ class ItemStore(Protocol):
 
     async def delete(self, item_id: int) -> bool:
         """Remove the item. False if there was none."""
+
+    async def ids(self, after: int | None, limit: int) -> list[int]:
+        """List the ids of items, in order: up to limit of those that come after that one."""
 
 
 class MemoryStore:
@@ -54,3 +58,7 @@ class MemoryStore:
     async def delete(self, item_id: int) -> bool:
         """Remove the item. False if there was none."""
         return self._items.pop(item_id, None) is not None
+
+    async def ids(self, after: int | None, limit: int) -> list[int]:
+        """List the ids of items, in order: up to limit of those that come after that one."""
+        return nsmallest(limit, (item_id for item_id in self._items if after is None or item_id > after))

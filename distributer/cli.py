@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from distributer import config, log
 from distributer.control.replica import version
 from distributer.errors import ConfigError, DistributerError
+from distributer.model import AdminState
 
 app = App(
     name="distributer",
@@ -25,6 +26,8 @@ app = App(
 )
 sticky = App(name="sticky", help="Look at the sticky map: which item lives on which backend.")
 app.command(sticky)
+backends = App(name="backends", help="Look at the backends of the cluster, and change them while all runs.")
+app.command(backends)
 
 _SETTINGS = Group("Settings", help="Each is also DISTRIBUTER_NAME in the environment, and a key of distributer.toml.")
 
@@ -156,6 +159,98 @@ def sticky_list(
     _run(inspect.show_bindings(_load(config, redis=redis, prefix=prefix), backend, limit, as_json=json))
 
 
+@sticky.command(name="rebuild")
+def sticky_rebuild(
+    *,
+    list_path: Annotated[
+        str | None, Parameter(help="Path at which backends list their items, such as /items/.", group=_SETTINGS)
+    ] = None,
+    dry_run: Annotated[bool, Parameter(name="--dry-run", negative="", help="Bind nothing, only report.")] = False,
+    redis: Redis = None,
+    prefix: Prefix = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Bind the items that the backends list and that are bound nowhere. Exit status 1 if anything does not fit."""
+    from distributer.control import operate
+
+    settings = _load(config, redis=redis, prefix=prefix, list_path=list_path)
+    if not _run(operate.rebuild(settings, is_dry_run=dry_run, as_json=json)):
+        sys.exit(1)
+
+
+BackendId = Annotated[str, Parameter(help="The backend: host:port, or its base URL.")]
+
+
+@backends.command(name="list")
+def backends_list(*, redis: Redis = None, prefix: Prefix = None, config: Config = None, json: Json = False) -> None:
+    """List the backends: what is wanted of them, their health, how many items they have."""
+    from distributer.control import operate
+
+    _run(operate.show_backends(_load(config, redis=redis, prefix=prefix), as_json=json))
+
+
+@backends.command(name="add")
+def backends_add(
+    url: Annotated[str, Parameter(help="Its base URL: http://host:port.")],
+    /,
+    *,
+    redis: Redis = None,
+    prefix: Prefix = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Add a backend. It joins the rotation when its first probes have passed."""
+    from distributer.control import operate
+
+    _run(operate.add_backend(_load(config, redis=redis, prefix=prefix), url, as_json=json))
+
+
+@backends.command(name="ready")
+def backends_ready(
+    backend: BackendId, /, *, redis: Redis = None, prefix: Prefix = None, config: Config = None, json: Json = False
+) -> None:
+    """Let a backend take part."""
+    _set_state(backend, AdminState.READY, config, redis, prefix, as_json=json)
+
+
+@backends.command(name="drain")
+def backends_drain(
+    backend: BackendId, /, *, redis: Redis = None, prefix: Prefix = None, config: Config = None, json: Json = False
+) -> None:
+    """Give a backend no rotated requests and no new items. The items that it has keep working."""
+    _set_state(backend, AdminState.DRAIN, config, redis, prefix, as_json=json)
+
+
+@backends.command(name="maint")
+def backends_maint(
+    backend: BackendId, /, *, redis: Redis = None, prefix: Prefix = None, config: Config = None, json: Json = False
+) -> None:
+    """Send a backend nothing: requests for its items get 503."""
+    _set_state(backend, AdminState.MAINT, config, redis, prefix, as_json=json)
+
+
+@backends.command(name="rm")
+def backends_rm(
+    backend: BackendId,
+    /,
+    *,
+    release: Annotated[
+        bool, Parameter(negative="", help="Unbind the items that are bound to it; their copies go with it.")
+    ] = False,
+    yes: Annotated[bool, Parameter(negative="", help="Do not ask.")] = False,
+    redis: Redis = None,
+    prefix: Prefix = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Remove a backend. Refused while items are bound to it, unless they are released."""
+    from distributer.control import operate
+
+    settings = _load(config, redis=redis, prefix=prefix)
+    _run(operate.remove_backend(settings, backend, releases=release, is_sure=yes, as_json=json))
+
+
 @app.command(name="redis-cli")
 def redis_cli(
     *command: Annotated[
@@ -220,6 +315,14 @@ def check_config(*, config: Config = None) -> None:
 
     settings = _load(config)
     inspect.show_settings(settings)
+
+
+def _set_state(
+    backend: str, state: AdminState, config: Path | None, redis: str | None, prefix: str | None, *, as_json: bool
+) -> None:
+    from distributer.control import operate
+
+    _run(operate.set_state(_load(config, redis=redis, prefix=prefix), backend, state, as_json=as_json))
 
 
 def _load(config_file: Path | None, **flags: object) -> config.Settings:

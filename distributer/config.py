@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, Pydant
 
 from distributer.errors import ConfigError
 from distributer.model import Backend
+from distributer.routing.health import parse_statuses
 from distributer.state.redis_client import check_url, redacted
 from distributer.wire.elements import is_via_name
 from distributer.wire.node import TrustedProxies
@@ -71,6 +72,17 @@ class Settings(BaseSettings):
     claim_timeout_s: Seconds = 60.0
     """The longest that a create or delete of an item may take. Then its outcome is found out by asking the backend."""
 
+    sticky_ttl_s: float = Field(default=0.0, ge=0, le=10 * 365 * 86_400, allow_inf_nan=False)
+    """How long a binding is kept that no request uses; 0: for ever. Then the item is forgotten, though its backend may
+    still have it. Longer than any item is left alone, or as long as backends keep theirs."""
+
+    unbound: Literal["rotate", "locate"] = "rotate"
+    """What becomes of a request for an item that is bound nowhere. `rotate`: it goes round. `locate`: first all
+    backends are asked for the item, and it is bound to the one that has it."""
+
+    list_path: str | None = Field(default=None, pattern=r"^/[!-~]{0,1023}$")
+    """Path at which backends list the items that they have, for `distributer sticky rebuild`. Unset: they cannot."""
+
     connect_timeout_s: Seconds = 2.0
     """The longest that connecting to a backend may take."""
 
@@ -125,6 +137,37 @@ class Settings(BaseSettings):
 
     body_timeout_s: Seconds = 30.0
     """Within so long, 1 KiB more of a request's body must have come, or its rest. Else 408."""
+
+    probe_path: str = Field(default="", max_length=1024)
+    """What a backend is asked for to find out whether it is up, such as `/healthz`. Empty: it is enough if it takes
+    connections, for nobody knows what an application answers to what. That does not see one that hangs: name a path
+    where there is one that is cheap."""
+
+    probe_status: str = "200-399"
+    """The statuses of the answer to that which say that it is up. Example: `200,204`."""
+
+    probe_interval_s: float = Field(default=2.0, ge=0, le=86_400)
+    """How often a backend is probed, by one replica for all. Every 0.5 s while its health may be about to change.
+    0: never; each is up, but for ejections."""
+
+    probe_timeout_s: Seconds = 1.0
+    """The longest that a probe may take, connecting included."""
+
+    probe_rise: int = Field(default=2, ge=1, le=100)
+    """Probes in a row that must pass before a backend that was down is up, or a new one joins the rotation."""
+
+    probe_fall: int = Field(default=3, ge=1, le=100)
+    """Probes in a row that must fail before a backend that was up is down."""
+
+    ejection_failures: int = Field(default=5, ge=0, le=1_000_000)
+    """Requests to one backend that must fail in a row, over all replicas, before it is ejected from the rotation though
+    its probes pass; 0: none is ejected. Failures are refused and broken connections, timeouts, 502, 503 and 504."""
+
+    ejection_s: Seconds = 30.0
+    """How long the first ejection lasts; the n-th, n times as long."""
+
+    ejection_max_s: Seconds = 300.0
+    """The longest that an ejection lasts. After each such span without one, an ejection is forgotten."""
 
     client_idle_timeout_s: Seconds = 75.0
     """How long an idle connection of a client is kept. Also the longest that a client may take nothing of its
@@ -199,6 +242,33 @@ class Settings(BaseSettings):
             raise ValueError("a name of up to 64 letters, digits and -._~!#$%&'*+^`|")
         return value
 
+    @field_validator("sticky_ttl_s")
+    @classmethod
+    def _is_long_enough(cls, value: float) -> float:
+        if 0 < value < 1:
+            raise ValueError("0, or at least 1")
+        return value
+
+    @field_validator("list_path")
+    @classmethod
+    def _is_bare_path(cls, value: str | None) -> str | None:
+        if value is not None and ("?" in value or "#" in value):
+            raise ValueError("a path alone, without a query")
+        return value
+
+    @field_validator("probe_path")
+    @classmethod
+    def _is_path(cls, value: str) -> str:
+        if value and not _PATH.fullmatch(value):
+            raise ValueError("a path, and a query if need be, as it stands in a request: /healthz")
+        return value
+
+    @field_validator("probe_status")
+    @classmethod
+    def _are_statuses(cls, value: str) -> str:
+        parse_statuses(value)
+        return value
+
     @field_validator("max_target_bytes")
     @classmethod
     def _fits_head(cls, value: int, info: ValidationInfo) -> int:
@@ -229,6 +299,10 @@ class Settings(BaseSettings):
     def backend_list(self) -> tuple[Backend, ...]:
         """The backends, in ring order."""
         return tuple(Backend.from_url(url) for url in self.backends)
+
+
+_PATH = re.compile(r"/[!-\"$-~]*")
+"""Visible ASCII but `#`."""
 
 
 def _file_values() -> dict[str, Any]:

@@ -25,6 +25,9 @@ class ChangeRefusedError(DistributerError):
 class StateError(DistributerError):
     """Redis is away, late, or refuses us; or it answered with what this schema does not hold."""
 
+    detail = ""
+    """What Redis or the system said, word for word: for operators, not for clients."""
+
 
 class RequestError(DistributerError):
     """An error that ends one exchange, as the client sees it.

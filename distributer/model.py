@@ -110,6 +110,10 @@ class Places:
     shift: int = -1
     version: int = 0
 
+    def with_none_usable(self) -> Places:
+        """Return places by which a claim binds nothing: it gets the binding there is, or none."""
+        return Places(self.urls, "0" * len(self.urls), self.shift, self.version)
+
 
 class Operation(Enum):
     """What a claim does to its item."""

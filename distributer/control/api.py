@@ -14,7 +14,7 @@ from distributer.control.registry import Registry
 from distributer.control.replica import CONTROL_TIMEOUT_S, version
 from distributer.errors import StateError
 from distributer.state.keys import Keys
-from distributer.state.redis_client import client_of
+from distributer.state.redis_client import client_of, close
 
 
 def create_api(settings: Settings) -> FastAPI:
@@ -25,8 +25,7 @@ def create_api(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
-        await client.aclose()
-        await client.connection_pool.disconnect()
+        await close(client)
 
     api = FastAPI(title="distributer", version=version(), lifespan=lifespan)
 

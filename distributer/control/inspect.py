@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,44 +19,50 @@ from distributer.errors import DistributerError, StateError
 from distributer.log import printable
 from distributer.routing.item import canonical_int
 from distributer.state.keys import Keys
-from distributer.state.redis_client import client_of, redacted
-from distributer.state.redis_link import explain
+from distributer.state.redis_client import client_of, close, redacted
+from distributer.state.trouble import explain
 
 PIPE_WIDTH = 1000
 """Nothing is cut off or broken in a pipe or a file."""
 
 
 @asynccontextmanager
-async def _client(settings: Settings) -> AsyncIterator[redis.Redis]:
+async def connected(settings: Settings) -> AsyncIterator[redis.Redis]:
+    """Connect to the cluster's Redis; a StateError within names it."""
     client = client_of(settings.redis, CONTROL_TIMEOUT_S)
     try:
         yield client
     except StateError as error:
-        raise StateError(f"redis: {redacted(settings.redis)}: {str(error).removeprefix('Redis: ')}") from error
+        raise StateError(f"redis: {redacted(settings.redis)}: {error.detail or error}") from error
     finally:
-        await client.aclose()
-        await client.connection_pool.disconnect()
+        await close(client)
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """Print what a machine reads."""
     print(json.dumps(value, indent=2))  # noqa: T201
+
+
+def plain_console() -> Console:
+    """Make a console for which what stands in Redis is text, whatever it looks like to rich."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if console.is_terminal:
+        return console
+    return Console(highlight=False, markup=False, emoji=False, width=PIPE_WIDTH)
 
 
 async def show_status(settings: Settings, *, as_json: bool) -> None:
     """Print the cluster."""
-    async with _client(settings) as client:
+    async with connected(settings) as client:
         status = await Registry(client, Keys(settings.prefix)).status()
     if as_json:
-        _print_json(status.as_dict())
+        print_json(status.as_dict())
     else:
         _print_status(status, redacted(settings.redis))
 
 
 def _print_status(status: ClusterStatus, where: str) -> None:
-    # What stands in Redis is text, whatever it looks like to rich.
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, markup=False, emoji=False, width=PIPE_WIDTH)
+    console = plain_console()
     console.print(
         f"Redis {where}   tickets taken {status.tickets}   items {status.items}   claims in flight {status.claims}",
         soft_wrap=True,
@@ -73,17 +79,21 @@ def _print_status(status: ClusterStatus, where: str) -> None:
             f"{up_s:.0f} s",
             str(metrics.get("requests", 0)),
             str(metrics.get("in_flight", 0)),
-            printable(snapshot.get("redis_mode", "")),
+            _redis(snapshot),
             f"{replica.age_s:.1f} s ago",
         )
     console.print()
     console.print(replicas if status.replicas else "no replica is alive")
-    backends = Table(Column("backend", overflow="fold"), "items", "requests", "in flight", "failures", box=None)
+    columns = ("items", "requests", "in flight", "failures", "state", "health", "for", "reason")
+    backends = Table(Column("backend", overflow="fold"), *columns, box=None)
     for backend in status.backends:
-        row = (backend.items, backend.requests, backend.in_flight, backend.failures)
-        backends.add_row(printable(backend.url), *[str(value) for value in row])
+        counts = (backend.items, backend.requests, backend.in_flight, backend.failures)
+        state = backend.state if backend.joined else f"{backend.state}, not joined"
+        since = "" if backend.health_age_s is None else _age(backend.health_age_s)
+        health = (printable(state), backend.health.status.value, since, printable(backend.health.reason))
+        backends.add_row(printable(backend.url), *[str(value) for value in counts], *health)
     for owner, items in sorted(status.unknown_owners.items()):
-        backends.add_row(f"{printable(owner)} (no backend)", str(items), "", "", "")
+        backends.add_row(f"{printable(owner)} (no backend)", str(items), *[""] * (len(columns) - 1))
     console.print()
     if not status.backends:
         console.print("no backends are announced yet")
@@ -91,17 +101,34 @@ def _print_status(status: ClusterStatus, where: str) -> None:
         console.print(backends)
 
 
+def _age(seconds: float) -> str:
+    """Say about how long that is."""
+    for size_s, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size_s:
+            return f"{seconds / size_s:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _redis(snapshot: Mapping[str, Any]) -> str:
+    """Say what a replica says of Redis: its mode, why, and how often that has changed since it came up."""
+    mode, trouble, changes = (snapshot.get(f"redis_{name}", "") for name in ("mode", "trouble", "mode_changes"))
+    why = f" ({trouble})" if trouble else ""
+    # The first change was its coming up.
+    swings = f", {changes - 1} changes" if isinstance(changes, int) and changes > 1 else ""
+    return printable(f"{mode}{why}{swings}")
+
+
 async def show_owner(settings: Settings, item: str, *, as_json: bool) -> bool:
     """Print the backend of one item. False if it is unbound."""
     key = canonical_int(item)
     if key is None:
         raise DistributerError(f"item: {item!r} is no item id; ids are whole numbers")
-    async with _client(settings) as client:
+    async with connected(settings) as client:
         registry = Registry(client, Keys(settings.prefix))
         owner = await registry.owner(key)
         claimed = await registry.is_claimed(key)
     if as_json:
-        _print_json({"item": key, "backend": owner, "claimed": claimed})
+        print_json({"item": key, "backend": owner, "claimed": claimed})
     elif owner is None:
         print(f"{key} is bound to no backend")  # noqa: T201
     else:
@@ -113,7 +140,7 @@ async def show_bindings(settings: Settings, backend: str | None, limit: int, *, 
     """Print the bindings, page by page."""
     shown, cursor, more = 0, 0, False
     rows: list[dict[str, str]] = []
-    async with _client(settings) as client:
+    async with connected(settings) as client:
         registry = Registry(client, Keys(settings.prefix))
         while not more:
             cursor, page = await registry.bindings(cursor)
@@ -131,7 +158,7 @@ async def show_bindings(settings: Settings, backend: str | None, limit: int, *, 
             if cursor == 0:
                 break
     if as_json:
-        _print_json({"bindings": rows, "more": more})
+        print_json({"bindings": rows, "more": more})
     elif more:
         Console(stderr=True).print(f"… and more; --limit 0 shows all, after the first {limit}")
 
@@ -149,8 +176,7 @@ async def pass_through(settings: Settings, command: Sequence[str]) -> bool:
     except (redis.RedisError, OSError) as error:
         raise StateError(f"redis: {redacted(settings.redis)}: {explain(error)}") from error
     finally:
-        await client.aclose()
-        await client.connection_pool.disconnect()
+        await close(client)
     for line in _lines(reply):
         print(line)  # noqa: T201
     return True

@@ -11,21 +11,25 @@ from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Any, cast
 
 import redis.asyncio as redis
 
-from distributer.errors import StateError
-from distributer.model import Health, HealthStatus
+from distributer.model import Health
+from distributer.routing.health import NOT_PROBED
 from distributer.state.agreement import health_of
 from distributer.state.keys import Keys
-from distributer.state.redis_link import decoded, explain
+from distributer.state.redis_link import decoded
+from distributer.state.trouble import trouble_of
 
 SNAPSHOT_TTL_S = 5
 FORGET_REPLICA_S = 60
 SCAN_PAGE = 1000
-NOT_PROBED = Health(HealthStatus.UP, 0.0, "not probed")
-"""What is said of a backend that nobody has found anything about."""
+REMEMBERED_HEALTHS = 4096
+
+_health_of = lru_cache(REMEMBERED_HEALTHS)(health_of)
+"""Most of thousands of backends have the health that they had at the last look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,10 @@ class BackendStatus:
     joined: bool
     source: str
     health: Health
+    health_age_s: float | None
+    """How long it has been so; None if nobody has probed it."""
+    ejected_for_s: float | None
+    """How much longer its ejection lasts."""
     items: int
     requests: int
     failures: int
@@ -67,6 +75,8 @@ class ClusterStatus:
     unknown_owners: Mapping[str, int]
     """Items bound to base URLs that are no backends."""
     replicas: Sequence[ReplicaStatus]
+    prober: str | None
+    """The replica that probes the backends."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as JSON-ready values."""
@@ -79,12 +89,6 @@ class Registry:
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
-
-    async def health(self) -> Mapping[str, Health]:
-        """Read the health of all backends, by id. What anyone may have edited and is no health is left out."""
-        with translated():
-            fields = await cast(Awaitable[dict[Any, Any]], self._client.hgetall(self._keys.health))
-        return _healths(fields)
 
     async def bound_among(self, urls: Collection[str]) -> set[str]:
         """Say which of these base URLs items are bound to. Takes up to one pass over the sticky map."""
@@ -125,7 +129,9 @@ class Registry:
                 pipeline.get(keys.topology)
                 pipeline.hgetall(keys.backends)
                 pipeline.hgetall(keys.health)
-                tickets, items, claims, topology, backends, health = await pipeline.execute()
+                pipeline.get(keys.prober)
+                tickets, items, claims, topology, backends, healths, prober = await pipeline.execute()
+            now = await self._now()
         counts: Counter[str] = Counter()
         cursor = 0
         while True:
@@ -139,9 +145,10 @@ class Registry:
             items=items,
             claims=claims,
             topology=_number(topology),
-            backends=_backend_rows(backends, _healths(health), counts, replicas),
+            backends=_backend_rows(backends, healths_of(healths), now, counts, replicas),
             unknown_owners=dict(counts),  # as asdict copies it; a Counter it would count
             replicas=replicas,
+            prober=None if prober is None else decoded(prober),
         )
 
     async def replicas(self) -> Sequence[ReplicaStatus]:
@@ -183,37 +190,30 @@ class Registry:
             )
             return cursor, [(decoded(item), decoded(owner)) for item, owner in page.items()]
 
-    async def take_lease(self, replica_id: str, ttl_s: float) -> bool:
-        """Take or renew the right to ask the backends about doubts."""
-        with translated():
-            key, ttl_ms = self._keys.prober, int(ttl_s * 1000)
-            if await self._client.set(key, replica_id, nx=True, px=ttl_ms):
-                return True
-            holder = await self._client.get(key)
-            if holder is None or decoded(holder) != replica_id:
-                return False
-            # Between the look and this another may have taken an expired lease: two sweepers for one turn do no harm,
-            # since each resolution is checked against the claims' version.
-            return bool(await self._client.pexpire(key, ttl_ms))
-
 
 def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return {name: value.value if isinstance(value, Enum) else value for name, value in pairs}
 
 
-def _healths(fields: Mapping[Any, Any]) -> dict[str, Health]:
-    found = {decoded(backend_id): health_of(text) for backend_id, text in fields.items()}
+def healths_of(fields: Mapping[Any, Any]) -> dict[str, Health]:
+    """Read the health hash. What anyone may have edited, and is no health, is left out."""
+    found = {decoded(backend_id): _health_of(text) for backend_id, text in fields.items()}
     return {backend_id: health for backend_id, health in found.items() if health is not None}
 
 
 def _backend_rows(
-    raw: Mapping[Any, Any], health: Mapping[str, Health], counts: dict[str, int], replicas: Sequence[ReplicaStatus]
+    raw: Mapping[Any, Any],
+    healths: Mapping[str, Health],
+    now: float,
+    counts: dict[str, int],
+    replicas: Sequence[ReplicaStatus],
 ) -> list[BackendStatus]:
     """Join the ring with the items (taken out of `counts`) and the replicas' counters."""
     rows = []
     for key, value in raw.items():
         backend_id, stored = decoded(key), _json_object(value)
         url = str(stored.get("url", ""))
+        health = healths.get(backend_id, NOT_PROBED)
         seen = [replica.snapshot.get("metrics", {}).get("backends", {}).get(backend_id, {}) for replica in replicas]
         rows.append(
             BackendStatus(
@@ -223,7 +223,9 @@ def _backend_rows(
                 state=str(stored.get("state", "")),
                 joined=stored.get("joined") is True,
                 source=str(stored.get("source", "")),
-                health=health.get(backend_id, NOT_PROBED),
+                health=health,
+                health_age_s=max(0.0, round(now - health.since, 3)) if health.since else None,
+                ejected_for_s=max(0.0, round(health.until - now, 3)) if health.until else None,
                 items=counts.pop(url, 0),
                 requests=sum(part.get("requests", 0) for part in seen),
                 failures=sum(part.get("failures", 0) for part in seen),
@@ -251,9 +253,9 @@ def _json_object(raw: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Translate redis-py's errors into StateError."""
+def translated(key: str = "") -> Iterator[None]:
+    """Translate redis-py's errors into StateError. `key`: what was asked for, to be named in what is logged."""
     try:
         yield
     except (redis.RedisError, OSError, TimeoutError) as error:
-        raise StateError(f"Redis: {explain(error)}") from error
+        raise trouble_of(error, key) from error

@@ -1,4 +1,4 @@
-"""One replica: the shared state, the forwarding core, the heartbeat and the sweeper, opened and closed together."""
+"""One replica: the shared state, the forwarding core and what is done beside the requests, opened and closed as one."""
 
 from __future__ import annotations
 
@@ -17,20 +17,27 @@ from typing import Any
 import redis.asyncio as redis
 
 from distributer.config import Settings, require_backends
+from distributer.control.complaint import Complaint
+from distributer.control.expiry import Expiry
 from distributer.control.follower import Follower
+from distributer.control.lease import Lease
 from distributer.control.membership import Membership
+from distributer.control.prober import Prober, Probing
+from distributer.control.record import Record
 from distributer.control.registry import Registry
+from distributer.control.reporter import Reporter
 from distributer.control.sweeper import Sweeper
 from distributer.doors.lifespan import OpenCore, running
 from distributer.errors import StartupError, StateError
 from distributer.forwarding.core import Answered, ForwardingCore, ForwardingOptions
 from distributer.forwarding.limits import NO_BOUND, ClientLimits, UpstreamLimits
 from distributer.forwarding.tunnel import CLOSE_WAIT_S
+from distributer.routing.health import HealthRules, parse_statuses
 from distributer.routing.topology import Topology
 from distributer.state.keys import Keys
-from distributer.state.redis_client import RedisRefusedError, client_of, ping, pool_of, redacted
+from distributer.state.redis_client import RedisRefusedError, client_of, close, ping, pool_of, redacted
 from distributer.state.redis_link import ClientLink, HotLink
-from distributer.state.redis_store import RedisStore
+from distributer.state.redis_store import RedisStore, stored_ttl_ms
 from distributer.tasks import end
 from distributer.wire.forwarded import OriginRules
 from distributer.wire.node import TrustedProxies
@@ -57,21 +64,22 @@ async def await_redis(settings: Settings, say: Callable[[str], None]) -> None:
     Raises StartupError when it never comes, and at once when it is there but refuses us.
     """
     deadline = time.monotonic() + settings.wait_redis_s
+    keys = Keys(settings.prefix)
     where = redacted(settings.redis)
     said = False
     while True:
         try:
-            await ping(settings.redis, CONTROL_TIMEOUT_S)
+            await ping(settings.redis, CONTROL_TIMEOUT_S, (keys.rotation, keys.sticky, keys.claims))
         except RedisRefusedError as error:
-            raise StartupError(f"redis: {where} refuses us: {error}") from error
+            raise StartupError(f"redis: {where} {error}") from error
         except StateError as error:
             if time.monotonic() >= deadline:
                 raise StartupError(
-                    f"redis: {where} did not come within {settings.wait_redis_s:g} s: {error}"
+                    f"redis: {where} did not come within {settings.wait_redis_s:g} s: {error.detail or error}"
                 ) from error
             if not said:
                 said = True
-                say(f"waiting for Redis at {where}, for up to {settings.wait_redis_s:g} s ({error})")
+                say(f"waiting for Redis at {where}, for up to {settings.wait_redis_s:g} s ({error.detail or error})")
             await asyncio.sleep(RETRY_S)
         else:
             return
@@ -87,8 +95,7 @@ async def enter_cluster(settings: Settings, say: Callable[[str], None]) -> None:
     except StateError as error:
         log.warning("the backends could not be written to Redis; replicas will try again: %s", error)
     finally:
-        await client.aclose()
-        await client.connection_pool.disconnect()
+        await close(client)
 
 
 async def _reconcile(settings: Settings, membership: Membership, registry: Registry) -> None:
@@ -123,9 +130,9 @@ async def open_replica(
         else HotLink(pool_of(settings.redis, CONTROL_TIMEOUT_S), settings.redis_budget_s)
     )
     topology = Topology.of(settings.backend_list)
-    store = RedisStore(link, keys, settings.claim_timeout_s + CLAIM_MARGIN_S, topology)
+    store = RedisStore(link, keys, settings.claim_timeout_s + CLAIM_MARGIN_S, topology, settings.sticky_ttl_s)
     own_client = client if client is not None else client_of(settings.redis, CONTROL_TIMEOUT_S)
-    registry, membership = Registry(own_client, keys), Membership(own_client, keys)
+    registry, membership, record = Registry(own_client, keys), Membership(own_client, keys), Record(own_client, keys)
     core = ForwardingCore(settings.backend_list, store, options_of(settings))
     if settings.access_log:
         core.on_answer = log_answer
@@ -136,11 +143,17 @@ async def open_replica(
             await _reconcile(settings, membership, registry)
         # The first request already finds the cluster's ring, not that of the settings.
         await store.refreshed()
+        core.follow_health((await record.read()).healths)
+    expiry = Expiry(own_client, keys, stored_ttl_ms(settings.sticky_ttl_s))
+    lease = Lease(own_client, keys, core.replica_id)
+    prober = Prober(core, record, membership, lease, probing_of(settings), health_rules_of(settings))
+    lease.duties = (prober.run, Sweeper(core, store, expiry).run)
     replica = _Replica(core, store, registry, membership, settings)
     tasks = [
         _spawn(replica.beat(), "heartbeat"),
-        _spawn(Sweeper(core, store, registry).run(), "sweeper"),
-        _spawn(Follower(core, store, own_client, keys).run(), "follower"),
+        _spawn(lease.run(), "lease"),
+        _spawn(Reporter(core.failures, record, settings.ejection_failures).run(), "reporter"),
+        _spawn(Follower(core, store, own_client, keys, prober.look).run(), "follower"),
     ]
     try:
         async with running(core):
@@ -148,11 +161,11 @@ async def open_replica(
     finally:
         await end(tasks)
         with contextlib.suppress(StateError):
+            await lease.release()
             await registry.leave(core.replica_id)
         await store.stop()
         if client is None:
-            await own_client.aclose()
-            await own_client.connection_pool.disconnect()
+            await close(own_client)
 
 
 def replica(settings: Settings, client: redis.Redis | None = None) -> OpenCore:
@@ -188,6 +201,7 @@ def options_of(settings: Settings) -> ForwardingOptions:
             max_target_bytes=settings.max_target_bytes,
         ),
         claim_timeout_s=settings.claim_timeout_s,
+        locates_unbound=settings.unbound == "locate",
         tunnel_idle_timeout_s=settings.tunnel_idle_timeout_s,
         tunnel_drain_s=max(0.0, min(settings.tunnel_drain_s, settings.drain_timeout_s - CLOSE_WAIT_S)),
         routing_headers=settings.routing_headers,
@@ -197,6 +211,27 @@ def options_of(settings: Settings) -> ForwardingOptions:
             rewrites_host=settings.host_header == "backend",
             via_name=settings.via_name.encode(),
         ),
+    )
+
+
+def probing_of(settings: Settings) -> Probing:
+    """Pick how backends are probed out of the settings."""
+    return Probing(
+        path=settings.probe_path,
+        interval_s=settings.probe_interval_s,
+        timeout_s=settings.probe_timeout_s,
+        statuses=parse_statuses(settings.probe_status),
+    )
+
+
+def health_rules_of(settings: Settings) -> HealthRules:
+    """Pick when a backend is up, down or ejected out of the settings."""
+    return HealthRules(
+        rise=settings.probe_rise,
+        fall=settings.probe_fall,
+        ejection_failures=settings.ejection_failures,
+        ejection_s=settings.ejection_s,
+        ejection_max_s=settings.ejection_max_s,
     )
 
 
@@ -226,6 +261,7 @@ class _Replica:
         self._membership = membership
         self._settings = settings
         self._started_at = time.time()
+        self._complaint = Complaint(log, "this replica cannot show itself to the others")
 
     async def beat(self) -> None:
         """Give a sign of life every HEARTBEAT_S, until cancelled."""
@@ -235,19 +271,22 @@ class _Replica:
                     # Redis was away when the cluster was started: the first to see it back founds it.
                     await self._membership.found(self._settings.backend_list)
                 await self._registry.beat(self._core.replica_id, self._snapshot())
+                self._complaint.worked()
             except StateError as error:
-                log.debug("no heartbeat: %s", error)
+                self._complaint.failed(error)
             await asyncio.sleep(HEARTBEAT_S)
 
     def _snapshot(self) -> dict[str, Any]:
-        store = self._store
+        mode = self._store.mode
         return {
             "version": version(),
             "pid": os.getpid(),
             "address": f"{self._settings.host}:{self._settings.port}",
             "started_at": round(self._started_at, 3),
-            "redis_mode": "degraded" if store.is_degraded else "shared",
-            "redis_mode_since": round(store.mode_since, 3),
+            "redis_mode": mode.mode.value,
+            "redis_mode_since": round(mode.since, 3),
+            "redis_mode_changes": mode.changes,
+            "redis_trouble": str(mode.trouble or ""),
             "draining": self._core.is_draining,
             "metrics": self._core.metrics.snapshot(),
         }

@@ -15,6 +15,7 @@ from typing import Protocol
 from distributer.errors import StateError, Unroutable
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.held import HeldAnswer
+from distributer.forwarding.locate import Located
 from distributer.model import Backend, Begun, Claim, Operation, Outcome, Ticket
 from distributer.routing.claim import outcome_of
 from distributer.routing.item import TakeClaim
@@ -52,7 +53,18 @@ class Claimant(Protocol):
 class ClaimedRequest:
     """One create or delete, and its claim."""
 
-    __slots__ = ("_begins", "_core", "_exchange", "_need", "_ticket", "claim", "deadline", "held", "in_doubt")
+    __slots__ = (
+        "_begins",
+        "_core",
+        "_exchange",
+        "_located",
+        "_need",
+        "_ticket",
+        "claim",
+        "deadline",
+        "held",
+        "in_doubt",
+    )
 
     def __init__(self, core: ForwardingCore, exchange: Claimant, need: TakeClaim) -> None:
         self._core = core
@@ -60,6 +72,8 @@ class ClaimedRequest:
         self._need = need
         self._ticket: Ticket | None = None
         self._begins = 0
+        self._located: Located | None = None
+        """What the backends said of an item that is bound nowhere, if they are to be asked (`locate.py`)."""
         self.claim = Claim("", need.item, need.operation)
         self.deadline = 0.0
         """Coarse time, in seconds, by which the request must have ended: a little before the claim's own."""
@@ -83,6 +97,11 @@ class ClaimedRequest:
         hint = core.fallback.hint(claim.item)
         if hint and core.ring.by_url(hint) is None:
             hint = ""
+        if core.locator is not None:
+            if self._located is None:
+                places, hint = places.with_none_usable(), ""  # claims only what is bound
+            elif self._located.owner is not None:
+                hint = self._located.owner
         core.store.begin(claim, places, lambda answer: self._begun(claim, answer), hint=hint)
 
     def begin_elsewhere(self, owner: str) -> None:
@@ -141,6 +160,7 @@ class ClaimedRequest:
             self._follow_owner(answer)
         elif answer.is_stale and self._begins < MAX_BEGINS:
             self._core.claimed.discard(self)
+            self._located = None
             self.begin()
         elif answer.is_stale:
             self.leave()
@@ -149,6 +169,8 @@ class ClaimedRequest:
             self.leave()
             detail = f"item {claim.item} has as many creates and deletes in flight, or in doubt, as it may"
             exchange.follow(Unroutable(detail, RETRY_WHEN_FULL_S, title="Item busy"))
+        elif answer.owner is None and self._core.locator is not None and self._located is None:
+            self._core.locator.find(claim.item, self._found, anew=True)
         elif answer.owner is None:
             self.leave()
             if operation is Operation.CREATE:
@@ -158,6 +180,18 @@ class ClaimedRequest:
         else:
             self._ticket = answer.ticket
             self._follow_owner(answer.owner)
+
+    def _found(self, found: Located) -> None:
+        if not self._exchange.is_routing:
+            self.leave()
+        elif found.owner is None and not found.is_certain and self.claim.operation is Operation.CREATE:
+            self.leave()
+            detail = f"item {self.claim.item} is bound nowhere, and not every backend says whether it has it"
+            self._exchange.follow(Unroutable(detail, title="Item not located"))
+        else:
+            self._core.claimed.discard(self)
+            self._located = found
+            self.begin()
 
     def _follow_owner(self, owner: str | StateError) -> None:
         item = self.claim.item

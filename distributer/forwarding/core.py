@@ -11,7 +11,9 @@ from typing import Protocol
 
 from distributer.clock import Clock
 from distributer.forwarding.admission import Admission
+from distributer.forwarding.failures import Failures
 from distributer.forwarding.limits import ClientLimits, UpstreamLimits
+from distributer.forwarding.locate import Locator
 from distributer.forwarding.metrics import Metrics
 from distributer.forwarding.pool import BackendPool
 from distributer.forwarding.refusals import Refusals
@@ -30,6 +32,10 @@ from distributer.wire.websocket import SERVICE_RESTART
 UNREACHABLE_S = 1.0
 """How long a backend that refused a connection gets no new rotated requests from this replica."""
 
+BAD_GATEWAY = 502
+GATEWAY_TIMEOUT = 504
+"""Answers from the one to the other say that a backend could not serve, as a gateway or for being overloaded."""
+
 TUNNEL_CHECK_S = 1.0
 
 
@@ -45,6 +51,8 @@ class ForwardingOptions:
     tunnel_idle_timeout_s: float = 3600.0
     tunnel_drain_s: float = 10.0
     """How long into the drain WebSockets may go on, before they are closed."""
+    locates_unbound: bool = False
+    """Whether all backends are asked for an item that is bound nowhere, before it goes round or is created."""
     routing_headers: bool = False
     heads: HeadLimits = HEAD_LIMITS
     origin: OriginRules = field(default_factory=OriginRules)
@@ -119,12 +127,19 @@ class ForwardingCore:
         self._pools: dict[str, BackendPool] = {}
         self._retired: list[BackendPool] = []
         """Pools of backends that are no longer of the cluster, until their last request is answered."""
+        self.failures = Failures()
         self._unreachable: dict[Backend, float] = {}
         self._unwell: frozenset[str] = frozenset()
         self.health: Mapping[str, Health] = {}
         """What the prober has found, by backend id. A backend that is not in it is up."""
+        self.locator = Locator(self) if self.options.locates_unbound else None
         store.watch(self)
         self.clock.watch(self._check)
+
+    @property
+    def rules(self) -> ItemRules:
+        """Where requests speak of items."""
+        return self.options.rules
 
     def pool(self, backend: Backend) -> BackendPool:
         """Return the connections to a backend."""
@@ -144,15 +159,24 @@ class ForwardingCore:
         self._serial += 1
         return f"{self.replica_id}-{self._serial:x}"
 
-    def note_unreachable(self, backend: Backend) -> None:
+    def note_unreachable(self, backend: Backend, why: str) -> None:
         """Take a backend that refused a connection out of this replica's rotation, for a while."""
         self._unreachable[backend] = self.clock.now + UNREACHABLE_S
         self._see_down()
+        self.failures.failed(backend.id, why, was_refused=True)
 
-    def note_reached(self, backend: Backend) -> None:
-        """Take a backend that answers back into the rotation."""
-        if self._unreachable and self._unreachable.pop(backend, None) is not None:
-            self._see_down()
+    def note_failed(self, backend: Backend, why: str) -> None:
+        """Count a request that failed at a backend: a reset, a timeout, no HTTP."""
+        self.failures.failed(backend.id, why)
+
+    def note_reached(self, backend: Backend, status: int) -> None:
+        """Take a backend that answered back into the rotation. Some answers are failures all the same."""
+        if self._unreachable:
+            self._believe_reachable(backend)
+        if BAD_GATEWAY <= status <= GATEWAY_TIMEOUT:
+            self.failures.failed(backend.id, f"it answered {status}")
+        elif self.failures.suspects and backend.id in self.failures.suspects:
+            self.failures.answered(backend.id)
 
     def follow(self, topology: Topology) -> None:
         """Route by that topology from now on."""
@@ -174,6 +198,8 @@ class ForwardingCore:
     def doubt_memory(self) -> None:
         """Redis may have lost its last writes."""
         self.fallback.doubt()
+        if self.locator is not None:
+            self.locator.start_anew()
 
     def start_draining(self) -> None:
         """Keep no client connection beyond its present request; WebSockets, `tunnel_drain_s` longer."""
@@ -185,7 +211,13 @@ class ForwardingCore:
         """Cut all connections to the backends, and the tunnels that are left."""
         for tunnel in tuple(self.tunnels):
             tunnel.cut()
+        if self.locator is not None:
+            await self.locator.close()
         await asyncio.gather(*(pool.close() for pool in (*self._pools.values(), *self._retired)))
+
+    def _believe_reachable(self, backend: Backend) -> None:
+        if self._unreachable.pop(backend, None) is not None:
+            self._see_down()
 
     def _see_down(self) -> None:
         down = {backend for backend in self.ring.backends if backend.id in self._unwell or backend in self._unreachable}
@@ -200,7 +232,7 @@ class ForwardingCore:
                 pool.check(now)
             self._retired = [pool for pool in self._retired if not pool.is_empty]
         for backend in [backend for backend, until in self._unreachable.items() if until <= now]:
-            self.note_reached(backend)
+            self._believe_reachable(backend)
         for exchange in [exchange for exchange in self.claimed if exchange.deadline <= now]:
             exchange.expire()
         self.wheel.turn(now)

@@ -37,6 +37,7 @@ from distributer.forwarding.connection import UpstreamConnection
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.downstream import NOBODY, Downstream
 from distributer.forwarding.held import HeldAnswer
+from distributer.forwarding.locate import Located
 from distributer.forwarding.metrics import BackendMetrics
 from distributer.forwarding.pool import Waiter
 from distributer.forwarding.request_body import RequestBody
@@ -311,9 +312,21 @@ class Exchange:
                 answer = remembered
         elif answer is None:
             core.fallback.forget(item)
+            if core.locator is not None:
+                core.locator.find(item, self._located)
+                return
         else:
             core.fallback.remember(item, answer)
         self.follow(choose_by_owner(item, answer, core.ring, Reason.STICKY))
+
+    def _located(self, found: Located) -> None:
+        if self.phase is not _ROUTING:
+            return
+        core, item = self._core, self.item
+        assert item is not None
+        if found.owner is not None:
+            core.fallback.remember(item, found.owner)
+        self.follow(choose_by_owner(item, found.owner, core.ring, Reason.STICKY))
 
     # Attempts.
 
@@ -365,7 +378,7 @@ class Exchange:
         route, core, claimed = self.route, self._core, self._claimed
         assert route is not None
         if isinstance(error, ConnectFailed):
-            core.note_unreachable(route.backend)
+            core.note_unreachable(route.backend, str(error))
             self.tried |= {route.backend}
             if route.reason is Reason.ROTATION:
                 core.metrics.retries += 1
@@ -409,7 +422,7 @@ class Exchange:
             self._body.forget()
         self._status = head.status
         core = self._core
-        core.note_reached(route.backend)
+        core.note_reached(route.backend, head.status)
         if core.options.routing_headers:
             # A backend cannot say where its answer came from: the client is to believe these fields.
             head = head.with_fields(self.routing_fields, instead_of=_ROUTING_FIELDS)
@@ -445,7 +458,7 @@ class Exchange:
         client, early = self._downstream.switch(head)
         self._connection = None
         # A claim is not settled: what became of the item is said in the other protocol, if at all. It stays in doubt.
-        core.note_reached(route.backend)
+        core.note_reached(route.backend, head.status)
         self._counts.answered(head.status, time.perf_counter() - self._started_at)
         self._end(head.status, is_failure=False)
         transport, is_writable = connection.hand_over()
@@ -458,6 +471,9 @@ class Exchange:
 
     def upstream_failed(self, error: UpstreamError) -> None:
         self._connection = None
+        route = self.route
+        if route is not None and not isinstance(error, ConnectionStale):  # that one was closed for being idle
+            self._core.note_failed(route.backend, str(error))
         if self.phase is _ANSWERING:
             self._cut(error)
         else:

@@ -48,10 +48,15 @@ class Metrics:
     """What one replica counted."""
 
     __slots__ = (
+        "askings",
         "backends",
         "client_connections",
         "connections_refused",
         "degraded",
+        "ejections",
+        "located",
+        "probes_failed",
+        "probes_passed",
         "refusals",
         "requests",
         "retries",
@@ -71,8 +76,15 @@ class Metrics:
         self.requests = 0
         self.degraded = 0
         """Requests served without Redis."""
+        self.askings = 0
+        """How often all backends were asked for an item that was bound nowhere, and how often one had it."""
+        self.located = 0
         self.retries = 0
         self.tickets_exchanged = 0
+        self.probes_passed = 0
+        """Probes of backends, made while this replica held the lease; and the ejections that it then ordered."""
+        self.probes_failed = 0
+        self.ejections = 0
         self.tunnels = 0
         """Connections that have switched to another protocol, ever; of those, the ones that still stand."""
         self.tunnels_open = 0
@@ -100,6 +112,8 @@ class Metrics:
             "connections_refused": self.connections_refused,
             "requests": self.requests,
             "degraded": self.degraded,
+            "askings": self.askings,
+            "located": self.located,
             "retries": self.retries,
             "tickets_exchanged": self.tickets_exchanged,
             "tunnels": {
@@ -108,6 +122,8 @@ class Metrics:
                 "bytes_up": self.tunnel_bytes_up,
                 "bytes_down": self.tunnel_bytes_down,
             },
+            "probes": {"passed": self.probes_passed, "failed": self.probes_failed},
+            "ejections": self.ejections,
             "refusals": {str(status): count for status, count in sorted(self.refusals.items())},
             "in_flight": sum(backend.in_flight for backend in self.backends.values()),
             "backends": {backend_id: backend.snapshot() for backend_id, backend in self.backends.items()},

@@ -23,11 +23,12 @@ from distributer.process.serve import stopping_on_signals
 from distributer.process.sockets import listen
 from distributer.process.supervisor import Supervisor
 from distributer.state.keys import Keys
-from distributer.state.redis_client import client_of, redacted
+from distributer.state.redis_client import client_of, close, redacted
 from distributer.tasks import end
 
 BACKENDS = 4
 READY_TIMEOUT_S = 15.0
+PROBE_PATH = "/healthz"
 TOUR_ITEMS = range(9001, 9005)
 
 
@@ -139,8 +140,10 @@ class Demo:
             "admin_port": ports.admin_port,
             "replicas": ports.replicas,
             "backends": tuple(f"http://{bracketed(ports.host)}:{port}" for port in ports.backends),
+            "list_path": "/items/",
             "routing_headers": True,
             "access_log": True,
+            "probe_path": PROBE_PATH,
         }
         settings = self._load(redis=self._named_redis, **flags)
         if "redis" in settings.model_fields_set:
@@ -201,8 +204,7 @@ class Demo:
         except StateError as error:
             self._show(f"  the sticky map could not be read: {error}")
         finally:
-            await client.aclose()
-            await client.connection_pool.disconnect()
+            await close(client)
             for item in TOUR_ITEMS:
                 await _ask(url, "DELETE", f"/items/{item}")
         self._show("Your turn. What is asked of the distributer is logged here:")

@@ -18,11 +18,15 @@ from distributer.state.scripts import CHANGE, READ
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The topology as Redis has it, None if it has none, its version, and the counter of the rotation."""
+    """The topology as Redis has it, None if it has none, its version, and the counter of the rotation.
+
+    `has_lost_writes`: Redis may have, by its own word, since the epoch began.
+    """
 
     topology: Topology | None
     version: int
     counter: int
+    has_lost_writes: bool = False
 
 
 def read_command(keys: Keys) -> Command:
@@ -32,15 +36,16 @@ def read_command(keys: Keys) -> Command:
 
 def reading_of(reply: Reply) -> Reading:
     """Read the reply. Raises ValueError, saying what is wrong, if the keys hold what this schema does not."""
-    if isinstance(reply, Exception) or not isinstance(reply, list) or len(reply) != 4:
+    if isinstance(reply, Exception) or not isinstance(reply, list) or len(reply) != 5:
         raise ValueError(f"Redis answered {reply!s:.200}")
     version, epoch, counter, fields = int(reply[0]), _text(reply[1]), int(reply[2]), reply[3]
+    has_lost_writes = bool(reply[4])
     members = decode(dict(zip(map(_text, fields[0::2]), map(_text, fields[1::2]), strict=True)))
     if not version or not members:
-        return Reading(None, version, counter)
+        return Reading(None, version, counter, has_lost_writes)
     match json.loads(epoch or "{}"):
         case {"after": int(after), "first": int(first)}:
-            return Reading(Topology(members, version, after, first), version, counter)
+            return Reading(Topology(members, version, after, first), version, counter, has_lost_writes)
     raise ValueError(f"the epoch is {epoch!r:.200}")
 
 
@@ -48,13 +53,13 @@ def change_command(keys: Keys, present: Topology, version: int, members: Members
     """Change what is there in that version to those members.
 
     `present` is what tickets have fallen by so far. `highest` is the highest ticket that was seen: a counter that has
-    fallen back behind it leaps ahead, and the ring starts anew.
+    fallen back behind it, or may have, leaps ahead, and the ring starts anew.
     """
     starts = present.starts(members)
     offset = present.first - present.after
     backends = [part for pair in encode(members).items() for part in pair]
-    head = ("EVAL", CHANGE.source, 4, *_keys(keys), version, highest, offset, keys.events, len(starts))
-    return (*head, *starts, *backends)
+    head = ("EVAL", CHANGE.source, 4, *_keys(keys), version, highest, offset, keys.events)
+    return (*head, present.version, len(starts), *starts, *backends)
 
 
 def changed_of(reply: Reply, members: Members) -> Topology | None:

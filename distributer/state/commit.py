@@ -18,6 +18,7 @@ from typing import Any
 
 from distributer.errors import StateError
 from distributer.model import ItemId, Ticket
+from distributer.state.trouble import RedisTrouble, Trouble, trouble_of
 
 Command = Sequence[str | bytes | int]
 Reply = Any
@@ -48,6 +49,11 @@ class GroupCommit:
     def has_waiting(self) -> bool:
         """Whether a next batch would carry anything."""
         return bool(self._tickets or self._lookups or self._scripts or self._refreshes)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch is in flight."""
+        return self._in_flight is not None
 
     def join_ticket(self, deliver: Callable[[Ticket | StateError], None]) -> None:
         """Wait for a ticket."""
@@ -83,7 +89,7 @@ class GroupCommit:
         return batch
 
     def settle(self, batch: Batch, replies: Sequence[Reply] | StateError) -> StateError | None:
-        """Deal the replies of a batch, or its failure. Return the error, if tickets or owners could not be had."""
+        """Deal the replies of a batch, or its failure. Return the error, if tickets, owners or version were refused."""
         assert batch is self._in_flight, "only the batch in flight can be settled"
         # Cleared first: what is dealt may at once ask for more.
         self._in_flight = None
@@ -181,6 +187,8 @@ class Batch:
                 for _, deliver_owner in self._lookups:
                     deliver_owner(error)
         if self.has_version:
+            if error is None and isinstance(replies[place], Exception):
+                error = _refused(self.commands[place], replies[place])
             place += 1  # the store has looked at it
         for (_, deliver_reply), reply in zip(self._scripts, replies[place:], strict=True):
             deliver_reply(reply)
@@ -189,5 +197,7 @@ class Batch:
         return error
 
 
-def _refused(command: Command, reply: Reply) -> StateError:
-    return StateError(f"Redis answered {command[0]!s} {command[1]!s} with {reply!s:.200}")
+def _refused(command: Command, reply: Reply) -> RedisTrouble:
+    if isinstance(reply, Exception):
+        return trouble_of(reply, f"{command[0]!s} {command[1]!s}")
+    return RedisTrouble(Trouble.GARBAGE, f"{command[0]!s} {command[1]!s}: {reply!s:.200}")

@@ -4,15 +4,16 @@
 |---|---|---|---|
 | `P:rotation` | string | tickets taken so far | INCRBY, `begin.lua`; never |
 | `P:sticky` | hash | item → owner's base URL, pending ones too | `begin`, `settle`, `resolve`, redis-cli; unbound |
+| `P:expiry` | zset | item → when its binding ends, ms, where the server cannot do that itself | as `:sticky`; unbound |
 | `P:claims` | hash | item → JSON of the claims on it (`routing/claim.py`) | `begin`, `settle`, `resolve`; all settled |
 | `P:backends` | hash | backend id → JSON: url, position, state, joined, source | `change`; removed |
 | `P:topology` | string | version of `P:backends`: raised on each change, never the same again | `change`; never |
-| `P:epoch` | string | JSON: the counter at the last change, the place where the ring went on | `change`; never |
-| `P:health` | hash | backend id → JSON: status, since, reason, until, times | the prober; removed |
-| `P:failures` | hash | backend id → gateway failures in a row, over the cluster | replicas; an answer |
+| `P:epoch` | string | JSON: the counter at the last change, where the ring went on, on which server | `change`; never |
+| `P:health` | hash | backend id → JSON: status, since, reason, until, times | the prober; removed, maint |
+| `P:failures` | hash | backend id → gateway failures in a row; `<id> why` → the last | replicas; an answer, a verdict |
 | `P:replicas` | zset | replica id → last heartbeat, Redis TIME, seconds | each replica, each second; 60 s of silence |
 | `P:replica:<id>` | string | JSON: version, address, pid, counters | that replica, each second; expires 5 s later |
-| `P:prober` | string | the replica that probes the backends, and asks them about doubts | lease; expires |
+| `P:prober` | string | the replica that probes the backends, and asks them about doubts | lease; expires in 2 s |
 | `P:events` | channel | what has changed: `topology`, `health`, `failures` | whoever changes it |
 
 `P` is the prefix, `distributer` unless configured. On Redis Cluster it must hold a hash tag, `{distributer}`, since the
@@ -26,6 +27,7 @@ from dataclasses import dataclass, field
 _NAMES = (
     "rotation",
     "sticky",
+    "expiry",
     "claims",
     "backends",
     "topology",
@@ -45,6 +47,7 @@ class Keys:
     prefix: str = "distributer"
     rotation: str = field(init=False)
     sticky: str = field(init=False)
+    expiry: str = field(init=False)
     claims: str = field(init=False)
     backends: str = field(init=False)
     topology: str = field(init=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -12,17 +13,26 @@ import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
 from distributer.errors import StateError
-from distributer.state.redis_link import explain
+from distributer.state.trouble import Trouble, trouble_of
 
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
-REFUSALS = ("NOAUTH", "WRONGPASS", "NOPERM", "AUTH", "ERR AUTH", "DENIED", "DB INDEX", "ERR DB INDEX")
+SENTINEL_TIMEOUT_S = 0.5
+"""Sentinels are asked one after the other: one that is gone must not use up the time for the others."""
+
+_IN_VAIN = {
+    Trouble.DENIED: "refuses us: {}",
+    Trouble.FORBIDDEN: "refuses us: {}",
+    Trouble.FAULTY: "refuses us: {}",
+    Trouble.GARBAGE: "answers, but is no Redis (or wants TLS, rediss://): {}",
+    Trouble.ELSEWHERE: "is part of a Redis Cluster; name the node that has the keys, and give the prefix a hash tag, "
+    "such as {{distributer}}: {}",
+}
 
 
 class RedisRefusedError(StateError):
-    """Redis is there, but does not let us in: waiting for it would be in vain."""
+    """Something is there, but not a Redis that lets us in: waiting for it would be in vain."""
 
 
 def check_url(url: str) -> None:
@@ -77,9 +87,14 @@ def pool_of(url: str, timeout_s: float) -> redis.ConnectionPool:
     if urlsplit(url).scheme != "redis+sentinel":
         return redis.ConnectionPool.from_url(url, **options)
     parsed = _SentinelUrl.parse(url)
+    sentinel_timeout_s = min(timeout_s, SENTINEL_TIMEOUT_S)
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
         parsed.addresses,
-        sentinel_kwargs={"socket_connect_timeout": timeout_s, "socket_timeout": timeout_s, "protocol": 2},
+        sentinel_kwargs={
+            "socket_connect_timeout": sentinel_timeout_s,
+            "socket_timeout": sentinel_timeout_s,
+            "protocol": 2,
+        },
     )
     options |= {"username": parsed.username, "password": parsed.password, "db": parsed.database}
     pool: redis.ConnectionPool = sentinel.master_for(parsed.service, **options).connection_pool
@@ -91,23 +106,36 @@ def client_of(url: str, timeout_s: float) -> redis.Redis:
     return redis.Redis(connection_pool=pool_of(url, timeout_s))
 
 
-async def ping(url: str, timeout_s: float) -> None:
-    """Ask once whether Redis is there and lets us in. Raises RedisRefusedError or StateError."""
+async def close(client: redis.Redis) -> None:
+    """Close a client, and all of its connections."""
+    await client.aclose()
+    await disconnect(client.connection_pool)
+
+
+async def disconnect(pool: redis.ConnectionPool) -> None:
+    """Close a pool's connections, and those to the Sentinels by which it finds its master."""
+    await pool.disconnect()
+    sentinels: Sequence[redis.Redis] = getattr(getattr(pool, "sentinel_manager", None), "sentinels", ())
+    for sentinel in sentinels:
+        await sentinel.aclose()
+        await sentinel.connection_pool.disconnect()
+
+
+async def ping(url: str, timeout_s: float, keys: Sequence[str] = ()) -> None:
+    """Ask once whether Redis is there and lets us in, to `keys` as well. Raises RedisRefusedError or StateError."""
     client = client_of(url, timeout_s)
     try:
         async with asyncio.timeout(timeout_s):
             await client.ping()
-    except (AuthenticationError, NoPermissionError) as error:
-        raise RedisRefusedError(explain(error)) from error
-    except ResponseError as error:
-        if str(error).upper().startswith(REFUSALS):
-            raise RedisRefusedError(explain(error)) from error
-        raise StateError(explain(error)) from error
+            if keys:
+                await client.exists(*keys)
     except (redis.RedisError, OSError, TimeoutError) as error:
-        raise StateError(explain(error)) from error
+        trouble = trouble_of(error)
+        if trouble.kind in _IN_VAIN:
+            raise RedisRefusedError(_IN_VAIN[trouble.kind].format(trouble.detail)) from error
+        raise trouble from error
     finally:
-        await client.aclose()
-        await client.connection_pool.disconnect()
+        await close(client)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import hiredis
 import redis.asyncio as redis
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import ResponseError
 
 from distributer.errors import StateError
+from distributer.state.backoff import Backoff
 from distributer.state.commit import Command, Reply
+from distributer.state.mode import STEADY_S
+from distributer.state.redis_client import disconnect
+from distributer.state.trouble import RedisTrouble, Trouble, trouble_of
 from distributer.tasks import end
 
 Deliver = Callable[[Sequence[Reply] | StateError], None]
@@ -27,6 +31,9 @@ Deliver = Callable[[Sequence[Reply] | StateError], None]
 FIRST_BACKOFF_S = 0.05
 LAST_BACKOFF_S = 1.0
 CONNECT_TIMEOUT_S = 2.0
+SENTINEL_POLL_S = 1.0
+"""How often Sentinel is asked, if the URL names one, whether the master is still the master."""
+
 STALL_GRACE_S = 0.01
 """When this process itself stalled, its timers fire before it reads what came meanwhile: look once more after this."""
 
@@ -34,15 +41,14 @@ STALL_GRACE_S = 0.01
 class Link(Protocol):
     """A way to make one round trip at a time."""
 
-    @property
-    def is_up(self) -> bool:
-        """Whether a round trip may be tried now."""
-
     def send(self, commands: Sequence[Command], deliver: Deliver) -> None:
-        """Send commands as one pipeline; deliver their replies in order, or a StateError. Only while `is_up`."""
+        """Send commands as one pipeline; deliver their replies in order, or a StateError. Only while the link is up."""
 
     async def start(self, on_change: Callable[[StateError | None], None]) -> None:
         """Connect, and stay connected. `on_change` hears of each loss (the reason) and each return (None)."""
+
+    def drop(self, error: StateError) -> None:
+        """Give the connection up, and look for another: what it leads to is of no use."""
 
     async def stop(self) -> None:
         """Close the connection and stop reconnecting."""
@@ -71,12 +77,12 @@ class _HotProtocol:
             while (reply := reader.gets()) is not False:
                 self._replies.append(reply)
         except hiredis.HiredisError as error:
-            self.fail(StateError(f"Redis sent what is not its protocol: {error}"))
+            self.fail(RedisTrouble(Trouble.GARBAGE, str(error)))
             return
         if len(self._replies) < self._expected:
             return
         if self._deliver is None or len(self._replies) > self._expected:
-            self.fail(StateError("Redis sent a reply that nobody asked for"))
+            self.fail(RedisTrouble(Trouble.GARBAGE, "a reply that nobody asked for"))
             return
         deliver, replies = self._deliver, self._replies
         self._deliver, self._replies = None, []
@@ -92,7 +98,7 @@ class _HotProtocol:
     def resume_writing(self) -> None: ...
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.fail(StateError(f"the connection to Redis was lost{f': {exc}' if exc else ''}"))
+        self.fail(RedisTrouble(Trouble.LOST, str(exc or "")))
 
     def fail(self, error: StateError) -> None:
         on_lost, self._on_lost = self._on_lost, lambda _error: None
@@ -106,8 +112,9 @@ class HotLink:
     """A connection of its own, kept up in the background.
 
     A round trip that takes longer than `budget_s` fails, and the connection with it: replies that come too late would
-    be taken for the next ones. Reconnecting backs off from 50 ms to 1 s, with jitter, so that a cluster of replicas
-    does not come back as one. The link counts as up again only when a PING was answered within the budget.
+    be taken for the next ones. Reconnecting backs off from 50 ms to 1 s, until a connection has held for STEADY_S. Each
+    one asks Sentinel anew where the master is, if it is Sentinel that knows. The link counts as up again only when a
+    PING was answered within the budget.
     """
 
     def __init__(self, pool: redis.ConnectionPool, budget_s: float) -> None:
@@ -123,10 +130,6 @@ class HotLink:
         self._sent_at = 0.0
         self._awaited: Deliver | None = None
         self._loop = asyncio.get_running_loop()
-
-    @property
-    def is_up(self) -> bool:
-        return self._transport is not None
 
     def send(self, commands: Sequence[Command], deliver: Deliver) -> None:
         transport, protocol = self._transport, self._protocol
@@ -155,20 +158,24 @@ class HotLink:
         elif suspect is not awaited:
             self._timer = self._loop.call_later(STALL_GRACE_S, self._look, awaited)
         else:
-            self._protocol.fail(StateError(f"Redis did not answer within {self._budget_s * 1000:.0f} ms"))
+            self._protocol.fail(RedisTrouble(Trouble.LATE, f"no answer within {self._budget_s * 1000:.0f} ms"))
 
     async def start(self, on_change: Callable[[StateError | None], None]) -> None:
         self._on_change = on_change
         self._keeper = asyncio.create_task(self._keep(), name="redis-link")
+
+    def drop(self, error: StateError) -> None:
+        if self._protocol is not None:
+            self._protocol.fail(error)
 
     async def stop(self) -> None:
         if self._keeper is not None:
             await end([self._keeper])
         if self._timer is not None:
             self._timer.cancel()
-        if self._protocol is not None:
-            self._protocol.fail(StateError("this replica is stopping"))
+        self.drop(RedisTrouble(Trouble.STOPPING))
         await self._drop_connection()
+        await disconnect(self._pool)
 
     async def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
@@ -177,18 +184,39 @@ class HotLink:
                 await connection.disconnect(nowait=True)
 
     async def _keep(self) -> None:
-        backoff_s = FIRST_BACKOFF_S
+        backoff = Backoff(FIRST_BACKOFF_S, LAST_BACKOFF_S, STEADY_S)
         while True:
+            held_s = 0.0
             try:
                 await self._connect()
             except StateError as error:
                 self._on_change(error)
             else:
-                backoff_s = FIRST_BACKOFF_S
+                up_at = self._loop.time()
                 self._on_change(None)
-                await self._lost.wait()
-            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
-            backoff_s = min(LAST_BACKOFF_S, backoff_s * 2)
+                await self._until_lost()
+                held_s = self._loop.time() - up_at
+            await asyncio.sleep(backoff.next_s(held_s))
+
+    async def _until_lost(self) -> None:
+        """Wait for the loss; bring it about when Sentinel names another master.
+
+        The old one may not know yet, for up to ten seconds, and would take writes that are lost when it does.
+        """
+        pool = self._pool
+        if not isinstance(pool, SentinelConnectionPool):
+            await self._lost.wait()
+            return
+        while not self._lost.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SENTINEL_POLL_S):
+                    await self._lost.wait()
+            # A Sentinel that does not answer, or knows of no master, changes nothing.
+            with contextlib.suppress(redis.RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    master = await pool.get_master_address()  # type: ignore[no-untyped-call]
+                if self._connection is not None and master != (self._connection.host, self._connection.port):
+                    self.drop(RedisTrouble(Trouble.DEMOTED, f"Sentinel names {master[0]}:{master[1]}"))
 
     async def _connect(self) -> None:
         """Let redis-py connect and authenticate, then take its transport over. Raises StateError."""
@@ -202,7 +230,7 @@ class HotLink:
                 await connection.read_response()
         except (redis.RedisError, OSError, TimeoutError) as error:
             await self._drop_connection()
-            raise StateError(f"no connection to Redis: {explain(error)}") from error
+            raise trouble_of(error) from error
         # redis-py names no public way to its stream; this is the one place that knows the private one.
         transport = cast(asyncio.Transport, connection._writer.transport)
         self._protocol = _HotProtocol(self._went_down)
@@ -234,10 +262,6 @@ class ClientLink:
         self._on_change: Callable[[StateError | None], None] = lambda _error: None
         self._up = False
 
-    @property
-    def is_up(self) -> bool:
-        return self._up
-
     def send(self, commands: Sequence[Command], deliver: Deliver) -> None:
         self._queue.put_nowait((commands, deliver))
 
@@ -245,27 +269,39 @@ class ClientLink:
         self._on_change = on_change
         self._worker = asyncio.create_task(self._work(), name="redis-client-link")
 
+    def drop(self, error: StateError) -> None:
+        if self._up:
+            self._up = False
+            self._on_change(error)
+
     async def stop(self) -> None:
         if self._worker is not None:
             await end([self._worker])
 
     async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        backoff = Backoff(FIRST_BACKOFF_S, LAST_BACKOFF_S, STEADY_S)
         while True:
-            if self._up:
-                commands, deliver = await self._queue.get()
-                replies = await self._round_trip(commands)
-                self._note(replies)
-                deliver(replies)
+            held_s = 0.0
+            hello = await self._round_trip([("PING",)])
+            if isinstance(hello, StateError):
+                self._on_change(hello)
             else:
-                self._note(await self._round_trip([("PING",)]))
-                if not self._up:
-                    await asyncio.sleep(LAST_BACKOFF_S * random.uniform(0.1, 0.5))  # noqa: S311 - jitter
+                up_at = loop.time()
+                self._up = True
+                self._on_change(None)
+                await self._serve()
+                held_s = loop.time() - up_at
+            await asyncio.sleep(backoff.next_s(held_s))
 
-    def _note(self, replies: Sequence[Reply] | StateError) -> None:
-        error = replies if isinstance(replies, StateError) else None
-        if error is not None or not self._up:
-            self._up = error is None
-            self._on_change(error)
+    async def _serve(self) -> None:
+        """Make round trips until one fails, or the link is dropped. Whoever waits then gets the reason."""
+        while self._up:
+            commands, deliver = await self._queue.get()
+            replies = await self._round_trip(commands)
+            if isinstance(replies, StateError):
+                self.drop(replies)
+            deliver(replies)
 
     async def _round_trip(self, commands: Sequence[Command]) -> Sequence[Reply] | StateError:
         pipeline = self._client.pipeline(transaction=False)
@@ -275,15 +311,7 @@ class ClientLink:
             async with asyncio.timeout(self._budget_s):
                 return cast(Sequence[Reply], await pipeline.execute(raise_on_error=False))
         except (redis.RedisError, OSError, TimeoutError) as error:
-            return StateError(f"no round trip to Redis: {explain(error)}")
-
-
-def explain(error: BaseException) -> str:
-    """Say what a redis-py or socket error means, in one line, without its layers."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, TimeoutError):
-        return "timed out"
-    return text[:300]
+            return trouble_of(error)
 
 
 def decoded(value: bytes | str | int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -12,12 +13,17 @@ from redis.exceptions import NoScriptError
 from distributer.errors import StateError
 from distributer.model import Begun, Claim, Doubt, ItemId, Operation, Outcome, Places, Ticket
 from distributer.routing.topology import Topology
-from distributer.state.agreement import Reading, change_command, changed_of, read_command, reading_of
-from distributer.state.commit import Batch, Command, GroupCommit, Reply
+from distributer.state.agreed import AgreedTopology, Learned
+from distributer.state.backoff import Backoff
+from distributer.state.commit import Command, GroupCommit, Reply
 from distributer.state.keys import Keys
+from distributer.state.mode import STEADY_S, ModeTracker, Notice
 from distributer.state.redis_link import Link, decoded
-from distributer.state.scripts import BEGIN, BIND, DOUBTS, RESOLVE, SETTLE, Script
+from distributer.state.scripts import BEGIN, BIND, DOUBTS, RESOLVE, SETTLE, TOUCH, Script
 from distributer.state.store import Watcher
+from distributer.state.trouble import RedisTrouble, Trouble, trouble_of
+from distributer.state.unsettled import Settlement, Unsettled
+from distributer.state.uses import Uses
 
 log = logging.getLogger("distributer.state")
 
@@ -26,50 +32,63 @@ _STALE = 2
 """What `begin.lua` refuses with."""
 
 KINDS = {Operation.CREATE: "c", Operation.DELETE: "d"}
-MAX_UNSETTLED = 10_000
-"""Settlements kept for the return of Redis. One that is dropped is not lost: its claim passes its deadline, and the
-sweeper asks the backend."""
 DOUBTS_PAGE = 100
+REFRESH_SHARE = 0.1
+"""A replica starts a binding's time anew once in each such part of it, however often it uses the binding."""
+FIRST_PROBE_S = 0.1
+LAST_PROBE_S = 2.0
+"""How often it is tried whether a Redis that refused us still does."""
+
+
+def stored_ttl_ms(sticky_ttl_s: float) -> int:
+    """Say how long Redis is told to keep a binding: so that it is kept for that long after its last use, at least."""
+    return math.ceil(sticky_ttl_s * (1 + REFRESH_SHARE) * 1000)
 
 
 class RedisStore:
     """Tickets, bindings and doubts in Redis.
 
-    `mode_since` (seconds, `time.time`) and `is_degraded` tell whether the last word from Redis was an answer; each
-    change is logged once.
+    A link that has come up is *open*, for what waits here, when it has been tried, and the topology is known. While it
+    is not, everything is answered at once, with the trouble as a StateError. While Redis refuses some of what it is
+    asked, all is still asked, for some may be had; whether it refuses still is tried in the background, with or without
+    traffic.
     """
 
-    def __init__(self, link: Link, keys: Keys, claim_ttl_s: float, topology: Topology) -> None:
-        """`topology`: that of the settings, until Redis has another."""
+    def __init__(
+        self, link: Link, keys: Keys, claim_ttl_s: float, topology: Topology, sticky_ttl_s: float = 0.0
+    ) -> None:
+        """`topology`: that of the settings, until Redis has another. `sticky_ttl_s`: 0 keeps bindings for ever."""
         self._link = link
         self._keys = keys
         self._claim_ttl_ms = int(claim_ttl_s * 1000)
+        self._sticky_ttl_ms = stored_ttl_ms(sticky_ttl_s)
+        self._uses = Uses(sticky_ttl_s * REFRESH_SHARE) if sticky_ttl_s else None
         self._commit = GroupCommit(keys.rotation, keys.sticky, keys.topology)
-        self._topology = topology
-        self._watcher: Watcher | None = None
-        self._version: Reply = None
-        """The version of the topology as the reply has it; None: Redis had none yet."""
-        self._unreadable: Reply = None
-        """A version whose topology could not be read: not to be tried again with each round trip."""
-        self._seen: Reply = None
-        self._highest = 0
-        """The highest ticket seen. A lower one has been dealt before: Redis has lost writes."""
+        self._agreed = AgreedTopology(link, keys, topology)
         self._loop = asyncio.get_running_loop()
         self._is_scheduled = False
         self._is_quiet = True
         """Whether the last round trip served a single request."""
-        self._unsettled: dict[str, Command] = {}
+        self._is_open = False
+        self._unsettled = Unsettled()
         self._heard = asyncio.Event()
         self._is_stopping = False
-        self._has_said_away = False
-        """Whether the log tells of an absence whose end is still to be told."""
-        self.is_degraded = True
-        self.mode_since = time.time()
-        self.degraded_reason = "not connected yet"
+        self._probes: Sequence[Command] = (
+            # Writes, if it is allowed, and changes nothing; then, whether each key is what it should be.
+            ("INCRBY", keys.rotation, 0),
+            ("HLEN", keys.sticky),
+            ("HLEN", keys.claims),
+            ("GET", keys.topology),
+        )
+        self._is_probing = False
+        self._probing = Backoff(FIRST_PROBE_S, LAST_PROBE_S, STEADY_S)
+        self._probe_timer: asyncio.TimerHandle | None = None
+        self._look_timer: asyncio.TimerHandle | None = None
+        self.mode = ModeTracker(time.time())
 
     async def start(self) -> None:
         """Connect in the background."""
-        await self._link.start(self._on_change)
+        await self._link.start(self._on_link)
 
     async def wait_ready(self, timeout_s: float) -> None:
         """Wait until Redis answers. Raises StateError, with the reason, when it does not within timeout_s; logs it."""
@@ -77,12 +96,15 @@ class RedisStore:
             async with asyncio.timeout(timeout_s):
                 await self._heard.wait()
         except TimeoutError:
-            self._say_away()
-            raise StateError(self.degraded_reason) from None
+            self._say(self.mode.overdue())
+            raise self.mode.error from None
 
     async def stop(self) -> None:
         """Disconnect. Whoever still waits gets a StateError."""
         self._is_stopping = True
+        for timer in (self._probe_timer, self._look_timer):
+            if timer is not None:
+                timer.cancel()
         await self._link.stop()
 
     # Rotation and bindings: each call joins the next round trip.
@@ -94,6 +116,8 @@ class RedisStore:
 
     def owner(self, item: ItemId, deliver: Callable[[str | StateError | None], None]) -> None:
         self._commit.join_lookup(item, deliver)
+        if self._uses is not None:
+            self._uses.note(item, self._loop.time())
         if not self._is_scheduled:
             self._hurry()
 
@@ -113,7 +137,7 @@ class RedisStore:
             KINDS[claim.operation],
             self._claim_ttl_ms,
             places.version,
-            self._highest,
+            self._agreed.highest,
             hint,
             gone,
             places.usable,
@@ -127,13 +151,13 @@ class RedisStore:
                 if refusal == _STALE:
                     self.refresh(lambda: deliver(Begun(None, is_stale=True)))
                     return
-                self._highest = max(self._highest, ticket)
+                self._agreed.highest = max(self._agreed.highest, ticket)
                 deliver(Begun(decoded(owner) or None, Ticket(ticket) if ticket else None, is_full=refusal == _FULL))
             else:
-                error = _as_error(reply)
-                # Whether it took effect is not known. If it did, nothing was sent for it: give the claim back.
-                self._settle_later(claim, "", Outcome.FAILED)
-                deliver(error)
+                if isinstance(reply, StateError):
+                    # Whether it took effect is not known. If it did, nothing was sent for it: give the claim back.
+                    self._unsettled.keep(claim, "", Outcome.FAILED)
+                deliver(_as_error(reply))
 
         self._run(BEGIN, keys, arguments, replied)
 
@@ -145,7 +169,7 @@ class RedisStore:
 
         def replied(reply: Reply) -> None:
             if isinstance(reply, Exception):
-                self._settle_later(claim, owner, outcome)
+                self._unsettled.keep(claim, owner, outcome)
                 deliver(_as_error(reply))
             else:
                 deliver(None)
@@ -161,8 +185,7 @@ class RedisStore:
     # The topology: followed with each round trip.
 
     def watch(self, watcher: Watcher) -> None:
-        self._watcher = watcher
-        watcher.follow(self._topology)
+        self._agreed.watch(watcher)
 
     def refresh(self, then: Callable[[], None] = lambda: None) -> None:
         """Look whether the topology has changed, and follow it; then go on, whatever came of it."""
@@ -175,82 +198,6 @@ class RedisStore:
         done = asyncio.Event()
         self.refresh(done.set)
         await done.wait()
-
-    def _is_news(self, batch: Batch, replies: Sequence[Reply]) -> bool:
-        if not batch.has_version:
-            return False
-        version = self._seen = batch.version(replies)
-        is_other = version not in (self._version, self._unreadable) and not isinstance(version, Exception)
-        return is_other or batch.is_refresh or 0 < batch.first_ticket(replies) <= self._highest
-
-    def _learn(self, then: Callable[[StateError | None], None], attempts: int = 3) -> None:
-        """Read the topology, write it if Redis has lost it, or the counter has fallen back; then go on.
-
-        With an error if that could not be done: tickets of the new epoch must not fall by the old ring. The link is
-        free, and no batch can be sent meanwhile, for the one in whose replies the news was is not settled.
-        """
-
-        def give_up(why: object) -> None:
-            log.warning("the topology in Redis is of no use; going on with the one before: %s", why)
-            self._unreadable = self._seen
-            # Or its tickets would be exchanged for ever: better used twice than not served.
-            self._highest = 0
-            then(None)
-
-        def read(replies: Sequence[Reply] | StateError) -> None:
-            if isinstance(replies, StateError):
-                then(replies)
-                return
-            try:
-                reading = reading_of(replies[0])
-            except ValueError as error:
-                give_up(error)
-                return
-            if reading.topology is not None and reading.counter >= self._highest:
-                self._adopt(reading.topology)
-                then(None)
-            elif reading.topology is None and self._topology.version == 0:
-                # Nothing was ever agreed on: whoever starts the cluster writes it, not each replica.
-                self._version, self._highest = self._seen, 0
-                then(None)
-            else:
-                write(reading)
-
-        def write(reading: Reading) -> None:
-            log.warning("Redis has lost writes; a new epoch of the rotation begins", extra={"counter": reading.counter})
-            if self._watcher is not None:
-                self._watcher.doubt_memory()
-            present = reading.topology or self._topology
-            command = change_command(self._keys, present, reading.version, present.members, self._highest)
-
-            def written(replies: Sequence[Reply] | StateError) -> None:
-                if isinstance(replies, StateError):
-                    then(replies)
-                    return
-                try:
-                    changed = changed_of(replies[0], present.members)
-                except ValueError as error:
-                    give_up(error)
-                    return
-                if changed is not None:
-                    self._adopt(changed)
-                    then(None)
-                elif attempts:
-                    self._learn(then, attempts - 1)  # another replica was faster
-                else:
-                    give_up("it changes all the time")
-
-            self._link.send([command], written)
-
-        self._link.send([read_command(self._keys)], read)
-
-    def _adopt(self, topology: Topology) -> None:
-        self._version = b"%d" % topology.version
-        self._highest = max(self._highest, topology.after)
-        if topology != self._topology:
-            self._topology = topology
-            if self._watcher is not None:
-                self._watcher.follow(topology)
 
     # Doubts: the sweeper's side.
 
@@ -271,7 +218,7 @@ class RedisStore:
 
     def _hurry(self) -> None:
         # Alone, a request need not wait for the end of the turn: nobody would share its round trip.
-        if self._is_quiet and self._link.is_up:
+        if self._is_quiet and self._is_open:
             self._flush()
         else:
             self._schedule()
@@ -282,32 +229,40 @@ class RedisStore:
         self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        if self._uses is not None and self._uses.due and not self._commit.is_busy:
+            self._is_scheduled = True  # or what joins here would come back here
+            self._touch(self._uses)
         self._is_scheduled = False
         batch = self._commit.next_batch()
         if batch is None:
             return
         self._is_quiet = batch.size == 1
-        if not self._link.is_up:
-            self._commit.settle(batch, StateError(self.degraded_reason))
+        if not self._is_open:
+            self._commit.settle(batch, self.mode.error)
             return
 
         def replied(replies: Sequence[Reply] | StateError) -> None:
-            if isinstance(replies, StateError) or not self._is_news(batch, replies):
+            if isinstance(replies, StateError) or not self._agreed.is_news(batch, replies):
                 deal(replies)
             else:
-                self._learn(lambda error: deal(error or replies))
+                self._agreed.learn(lambda learned: deal(replies, learned))
 
-        def deal(replies: Sequence[Reply] | StateError) -> None:
+        def deal(replies: Sequence[Reply] | StateError, learned: Learned = Learned.YES) -> None:
+            agreed = self._agreed
             if isinstance(replies, StateError):
-                error = self._commit.settle(batch, replies)
-            elif (first := batch.first_ticket(replies)) and first <= self._highest:
-                error = self._commit.settle_without_tickets(batch, replies)
+                self._commit.settle(batch, replies)
             else:
-                if first:
-                    self._highest = replies[0]
-                error = self._commit.settle(batch, replies)
-            if error is not None or self.is_degraded:
-                self._on_change(error)
+                first = batch.first_ticket(replies)
+                # Better used twice than never served: of what cannot be read, its tickets are taken as they come.
+                is_used = learned is Learned.YES and agreed.has_been_dealt(batch, replies)
+                if first and (is_used or learned is Learned.CUT_OFF):
+                    error = self._commit.settle_without_tickets(batch, replies)
+                else:
+                    if first:
+                        agreed.highest = replies[0]
+                    error = self._commit.settle(batch, replies)
+                if error is not None:
+                    self._refused(trouble_of(error))
             if not self._is_scheduled and self._commit.has_waiting:
                 self._schedule()
 
@@ -316,16 +271,34 @@ class RedisStore:
     def _run(
         self, script: Script, keys: Sequence[str], arguments: Sequence[str | int], deliver: Callable[[Reply], None]
     ) -> None:
-        tail = (len(keys), *keys, *arguments)
+        tail = self._tail(keys, arguments)
 
         def replied(reply: Reply) -> None:
             # The server does not know the script yet, or was told to forget it: send the text, which it then keeps.
             if _is_unknown_script(reply):
-                self._join(("EVAL", script.source, *tail), deliver)
+                self._join(("EVAL", script.source, *tail), known)
             else:
-                deliver(reply)
+                known(reply)
+
+        def known(reply: Reply) -> None:
+            if isinstance(reply, Exception) and not isinstance(reply, StateError):
+                self._refused(trouble_of(reply, "a script"))
+            deliver(reply)
 
         self._join(("EVALSHA", script.sha1, *tail), replied)
+
+    def _tail(self, keys: Sequence[str], arguments: Sequence[str | int]) -> Command:
+        return (len(keys) + 1, *keys, self._keys.expiry, *arguments, self._sticky_ttl_ms)
+
+    def _touch(self, uses: Uses) -> None:
+        """Start the time of the bindings anew that have been used, all in one command."""
+        items = uses.take()
+
+        def replied(reply: Reply) -> None:
+            if isinstance(reply, Exception):
+                uses.forget(items)
+
+        self._run(TOUCH, (self._keys.sticky, self._keys.claims), items, replied)
 
     def _join(self, command: Command, deliver: Callable[[Reply], None]) -> None:
         self._commit.join_script(command, deliver)
@@ -344,46 +317,111 @@ class RedisStore:
         keys = (self._keys.sticky, self._keys.claims)
         return keys, (claim.item, claim.id, KINDS[claim.operation], owner, outcome.value)
 
-    def _settle_later(self, claim: Claim, owner: str, outcome: Outcome) -> None:
-        """Keep a settlement for the return of Redis. It is idempotent, so one that did take effect does no harm."""
-        if len(self._unsettled) < MAX_UNSETTLED:
-            keys, arguments = self._settlement(claim, owner, outcome)
-            self._unsettled[claim.id] = ("EVAL", SETTLE.source, len(keys), *keys, *arguments)
-
     def _catch_up(self) -> None:
-        unsettled, self._unsettled = self._unsettled, {}
-        for claim_id, command in unsettled.items():
+        """Make the settlements that are due, page by page."""
+        page = self._unsettled.take()
+        left = len(page)
+        for settlement in page:
 
-            def replied(reply: Reply, claim_id: str = claim_id, command: Command = command) -> None:
-                if isinstance(reply, StateError):
-                    self._unsettled.setdefault(claim_id, command)
+            def replied(reply: Reply, settlement: Settlement = settlement) -> None:
+                nonlocal left
+                left -= 1
+                if isinstance(reply, Exception):
+                    self._unsettled.keep(*settlement)
+                if left == 0 and self._is_open and self.mode.is_shared:
+                    self._catch_up()
 
-            self._join(command, replied)
+            self._run(SETTLE, *self._settlement(*settlement), replied)
 
-    def _on_change(self, error: StateError | None) -> None:
-        """Follow the mode: shared while Redis answers, degraded while it does not."""
-        if error is not None:
-            self.degraded_reason = str(error)
-        was_degraded, self.is_degraded = self.is_degraded, error is not None
+    # The mode.
+
+    def _on_link(self, error: StateError | None) -> None:
+        """Follow the link: an error when it is lost or cannot be had, None when it is up."""
         if error is None:
-            if was_degraded:
-                if self._watcher is not None:
-                    self._watcher.doubt_memory()
-                if self._has_said_away:
-                    self._has_said_away = False
-                    log.warning("shared state is back", extra={"away_s": round(time.time() - self.mode_since, 3)})
-                self.mode_since = time.time()
-                self._heard.set()
-            if self._unsettled:
-                self._catch_up()
-        elif not was_degraded and not self._is_stopping:
-            self._say_away()
-            self.mode_since = time.time()
+            self._link.send(self._probes, self._greeted)
+        else:
+            self._is_open = False
+            self._troubled(trouble_of(error))
 
-    def _say_away(self) -> None:
-        if not self._has_said_away:
-            self._has_said_away = True
-            log.warning("shared state is away; serving degraded", extra={"reason": self.degraded_reason})
+    def _greeted(self, replies: Sequence[Reply] | StateError) -> None:
+        if isinstance(replies, StateError):
+            return  # the link has said so
+        trouble = self._trouble_in(replies)
+        if trouble is not None and trouble.kind.ends_link:
+            self._link.drop(trouble)
+            return
+
+        def learned(what: Learned) -> None:
+            if what is not Learned.CUT_OFF:
+                self._open(trouble)
+
+        self._agreed.learn(learned)
+
+    def _open(self, trouble: RedisTrouble | None) -> None:
+        self._agreed.doubt_memory()
+        self._is_open = True
+        self._heard.set()
+        if trouble is None:
+            self._returned()
+        else:
+            self._refused(trouble)
+
+    def _refused(self, trouble: RedisTrouble) -> None:
+        """Note that Redis has refused something, on a link that is open."""
+        if not self._is_open:
+            return
+        if trouble.kind.ends_link:
+            self._link.drop(trouble)
+            return
+        held_s = time.time() - self.mode.since if self.mode.is_shared else 0.0
+        self._troubled(trouble)
+        if not self._is_probing:
+            self._is_probing = True
+            self._probe_timer = self._loop.call_later(self._probing.next_s(held_s), self._probe)
+
+    def _probe(self) -> None:
+        """Try whether Redis does all again. If the link is lost meanwhile, the next greeting tells."""
+        replies: list[Reply] = []
+
+        def replied(reply: Reply) -> None:
+            replies.append(reply)
+            if len(replies) < len(self._probes):
+                return
+            self._is_probing = False
+            trouble = self._trouble_in(replies)
+            if trouble is not None:
+                self._refused(trouble)
+            elif self._is_open:
+                self._returned()
+
+        for command in self._probes:
+            self._commit.join_script(command, replied)
+        if not self._is_scheduled:
+            self._schedule()
+
+    def _trouble_in(self, replies: Sequence[Reply]) -> RedisTrouble | None:
+        for (name, key, *_), reply in zip(self._probes, replies, strict=True):
+            if isinstance(reply, Exception):
+                return trouble_of(reply, f"{name!s} {key!s}")
+        return None
+
+    def _troubled(self, trouble: RedisTrouble) -> None:
+        if not self._is_stopping:
+            self._say(self.mode.troubled(trouble, time.time()))
+
+    def _returned(self) -> None:
+        self._say(self.mode.returned(time.time()))
+        self._catch_up()
+
+    def _say(self, notice: Notice | None) -> None:
+        if notice is not None:
+            log.warning(notice.text, extra=dict(notice.fields))
+        if self.mode.is_untold and self._look_timer is None:
+            self._look_timer = self._loop.call_later(STEADY_S, self._look)
+
+    def _look(self) -> None:
+        self._look_timer = None
+        self._say(self.mode.look(time.time()))
 
 
 def _is_unknown_script(reply: Reply) -> bool:
@@ -394,4 +432,6 @@ def _is_unknown_script(reply: Reply) -> bool:
 def _as_error(reply: Reply) -> StateError:
     if isinstance(reply, StateError):
         return reply
-    return StateError(f"Redis refused: {reply!s:.200}")
+    if isinstance(reply, Exception):
+        return trouble_of(reply, "a script")
+    return RedisTrouble(Trouble.GARBAGE, f"a script: {reply!s:.200}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -201,6 +203,25 @@ def test_a_redis_that_refuses_the_password_is_one_line_without_it(name: str) -> 
             line = mistake(*SERVE, *BACKEND, "--port", str(free_port()), "--redis", url, says="refuses us", status=1)
             assert "secret" not in line
         assert "secret" not in mistake("-m", "distributer", "status", "--redis", url, says="redis: ", status=1)
+
+
+def test_what_answers_and_is_no_redis_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+                    connection.recv(4096)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"redis://:secret@127.0.0.1:{listener.getsockname()[1]}"
+        flags = ("--port", str(free_port()), "--redis", url)
+        assert "secret" not in mistake(*SERVE, *BACKEND, *flags, says="answers, but is no Redis", status=1)
+        thread.join()
 
 
 @pytest.mark.redis

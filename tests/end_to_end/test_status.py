@@ -46,7 +46,12 @@ def seed(state: redis.Redis) -> None:
     state.hset("distributer:claims", "3", "{}")
     backends = {"127.0.0.1:8000": (HERE, 0), "[fe80::1]:8000": (THERE, 1)}
     for backend, (url, position) in backends.items():
-        state.hset("distributer:backends", backend, json.dumps({"url": url, "position": position}))
+        member = {"url": url, "position": position, "state": "ready", "joined": position == 0, "source": "settings"}
+        state.hset("distributer:backends", backend, json.dumps(member))
+    now = float(state.time()[0])
+    down = {"status": "down", "since": now - 300, "reason": "3 probes in a row failed: \x1b[2J"}
+    state.hset("distributer:health", "[fe80::1]:8000", json.dumps(down))
+    state.hset("distributer:health", "127.0.0.1:8000", "{}")
     counted = {"127.0.0.1:8000": {"requests": 20, "failures": 1, "in_flight": 2}}
     snapshot = {
         "version": "1.2.3",
@@ -55,7 +60,6 @@ def seed(state: redis.Redis) -> None:
         "redis_mode": "shared",
         "metrics": {"requests": 21, "in_flight": 2, "backends": counted},
     }
-    now = float(state.time()[0])
     state.zadd("distributer:replicas", {"seen": now, "silent": now - 30})
     state.set("distributer:replica:seen", json.dumps(snapshot))
 
@@ -76,8 +80,10 @@ def test_status_shows_replicas_backends_and_owners_that_are_no_backends(
     assert "tickets taken 41   items 7   claims in flight 1" in first
     assert cells(shown.output, "seen")[:3] == ["127.0.0.1:8080", "77", "1.2.3"]
     assert "silent" not in shown.output
-    assert cells(shown.output, HERE) == ["2", "20", "2", "1"]
-    assert cells(shown.output, THERE) == ["1", "0", "0", "0"]
+    assert cells(shown.output, HERE) == ["2", "20", "2", "1", "ready", "up", "not", "probed"]
+    counts, health = cells(shown.output, THERE)[:4], cells(shown.output, THERE)[4:]
+    assert counts == ["1", "0", "0", "0"]
+    assert " ".join(health) == r"ready, not joined down 5 min 3 probes in a row failed: \x1b[2J"
     assert cells(shown.output, GONE) == ["(no", "backend)", "3"]
     # Nothing of what anyone may have written there is taken for markup, or gets at the terminal.
     assert cells(shown.output, r"[/red]\x1b[2J") == ["(no", "backend)", "1"]
@@ -92,6 +98,11 @@ def test_status_as_json_says_the_same(state: redis.Redis, look: Callable[..., En
         (HERE, 2, 20),
         (THERE, 1, 0),
     ]
+    here, there = status["backends"]
+    assert (here["health"]["status"], here["health"]["reason"], here["health_age_s"]) == ("up", "not probed", None)
+    assert (there["health"]["status"], there["state"], there["joined"]) == ("down", "ready", False)
+    assert 300 <= there["health_age_s"] < 330
+    assert (there["ejected_for_s"], status["prober"]) == (None, None)
     assert status["unknown_owners"] == {GONE: 3, "[/red]\x1b[2J": 1}
     assert [replica["id"] for replica in status["replicas"]] == ["seen"]
 

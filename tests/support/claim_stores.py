@@ -95,8 +95,9 @@ class ReferenceStore:
 class ScriptStore:
     """The Lua scripts, in a server that `client` is connected to. Empties it first."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, sticky_ttl_ms: int = 0) -> None:
         self._client: Any = client
+        self._sticky_ttl_ms = sticky_ttl_ms
         self._keys = Keys("test")
         client.flushall()
         for script in (BEGIN, SETTLE, DOUBTS, RESOLVE):
@@ -167,7 +168,9 @@ class ScriptStore:
         return self._keys.sticky, self._keys.claims
 
     def _run(self, script: Script, keys: Sequence[str], *arguments: str | int) -> Any:
-        return self._client.evalsha(script.sha1, len(keys), *keys, *arguments)
+        return self._client.evalsha(
+            script.sha1, len(keys) + 1, *keys, self._keys.expiry, *arguments, self._sticky_ttl_ms
+        )
 
     def _hash(self, key: str) -> dict[str, str]:
         return {field.decode(): text.decode() for field, text in self._client.hgetall(key).items()}

@@ -18,10 +18,12 @@ class ItemBackend:
         self.port = 0
 
     async def answer(self, message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Create, find or delete an item; the statuses are the demo application's."""
+        """Create, find or delete an item; the statuses are the demo application's. Of `/ping`, all is well."""
         method, target, _ = message.start.decode().split(" ")
         parts = urlsplit(target)
-        if method == "POST":
+        if parts.path == "/ping":
+            status = 200
+        elif method == "POST":
             item = int(parse_qs(parts.query)["item_id"][-1])
             status = 400 if item in self.items else 200
             self.items.add(item)

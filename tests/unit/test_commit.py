@@ -15,6 +15,7 @@ from distributer.state.commit import Batch, Command, GroupCommit
 
 AWAY = StateError("Redis does not answer")
 VERSION = b"3"
+MISUSED = "Redis holds something else under a key of ours"
 
 
 class Waiters:
@@ -149,7 +150,7 @@ def test_a_refused_ticket_is_an_error_for_those_who_wanted_one_only(waiters: Wai
     waiters.script("s1", "EVALSHA", "abc")
     error = waiters.commit.settle(waiters.batch(), [ValueError("WRONGTYPE of value"), [b"http://a:80"], VERSION, 1])
     assert isinstance(error, StateError)
-    assert str(error) == "Redis answered INCRBY rotation with WRONGTYPE of value"
+    assert (str(error), error.detail) == (MISUSED, "INCRBY rotation: WRONGTYPE of value")
     assert waiters.dealt == [("t1", error), ("t2", error), ("l1", "http://a:80"), ("s1", 1)]
 
 
@@ -160,7 +161,7 @@ def test_a_refused_lookup_is_an_error_for_those_who_wanted_one_only(waiters: Wai
     waiters.script("s1", "EVALSHA", "abc")
     error = waiters.commit.settle(waiters.batch(), [5, ValueError("WRONGTYPE of value"), VERSION, 1])
     assert isinstance(error, StateError)
-    assert str(error) == "Redis answered HMGET sticky with WRONGTYPE of value"
+    assert (str(error), error.detail) == (MISUSED, "HMGET sticky: WRONGTYPE of value")
     assert waiters.dealt == [("t1", 5), ("l1", error), ("l2", error), ("s1", 1)]
 
 
@@ -339,3 +340,15 @@ def test_everybody_is_dealt_to_once_as_if_alone(steps: list[tuple[str, Any]]) ->
     assert {name: answer for name, answer in answers.items() if name[0] != "t"} == {
         name: want for name, want in wanted.items() if name in answers and name[0] != "t"
     }
+
+
+def test_tickets_that_were_used_before_are_exchanged_and_the_rest_is_dealt(waiters: Waiters) -> None:
+    waiters.ticket("t1")
+    waiters.ticket("t2")
+    waiters.script("s1", "EVALSHA", "abc")
+    batch = waiters.batch()
+    waiters.ticket("t3")
+    assert waiters.commit.settle_without_tickets(batch, [2, VERSION, b"owner"]) is None
+    assert waiters.dealt == [("s1", b"owner")]
+    assert waiters.commit.settle(waiters.batch(), [12, VERSION]) is None
+    assert waiters.dealt[1:] == [("t1", 10), ("t2", 11), ("t3", 12)], "in the order of arrival"

@@ -69,6 +69,8 @@ def test_a_snapshot_is_json_and_does_not_change_with_the_counters() -> None:
     metrics.client_connections, metrics.connections_refused = 6, 7
     metrics.requests, metrics.degraded, metrics.retries, metrics.tickets_exchanged = 5, 1, 2, 3
     metrics.tunnels, metrics.tunnels_open, metrics.tunnel_bytes_up, metrics.tunnel_bytes_down = 3, 2, 10, 20
+    metrics.askings, metrics.located = 12, 11
+    metrics.probes_passed, metrics.probes_failed, metrics.ejections = 9, 8, 1
     for status in (503, 404, 503):
         metrics.refused(status)
     first, second = metrics.backend("127.0.0.1:8000"), metrics.backend("127.0.0.1:8001")
@@ -85,7 +87,11 @@ def test_a_snapshot_is_json_and_does_not_change_with_the_counters() -> None:
         "degraded": 1,
         "retries": 2,
         "tickets_exchanged": 3,
+        "askings": 12,
+        "located": 11,
         "tunnels": {"total": 3, "open": 2, "bytes_up": 10, "bytes_down": 20},
+        "probes": {"passed": 9, "failed": 8},
+        "ejections": 1,
         "refusals": {"404": 1, "503": 2},
         "in_flight": 3,
         "backends": {

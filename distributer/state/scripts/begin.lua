@@ -1,10 +1,11 @@
 -- Claims an item for a create or a delete that is about to be sent.
 --
--- KEYS   rotation, sticky, claims, topology
+-- KEYS   rotation, sticky, claims, topology, expiry
 -- ARGV   item, claim id, kind 'c' or 'd', time to live in ms, version of the topology that the rest is of,
 --        highest ticket that the replica has seen, hint: base URL to bind to if unbound, '' for one by ticket,
 --        gone: base URL of an owner from which the item is taken away, '' for none,
---        usable (a '1' or '0' per backend), shift of the epoch, base URLs of the ring ...
+--        usable (a '1' or '0' per backend), shift of the epoch, base URLs of the ring ...,
+--        time to live of bindings in ms
 -- Reply  { owner, '' if nothing was claimed; the ticket that a new binding took, 0 if none;
 --          0; 1 if the item has as many claims as it may; 2 if the replica must read the topology again }
 

@@ -1,7 +1,8 @@
 -- Binds an item without a create: its backend has shown that it has it, or it is taken away from one that is gone.
 --
--- KEYS   sticky, claims
--- ARGV   item, the binding that must stand for that ('' if the item must be unbound), base URL to bind to
+-- KEYS   sticky, claims, expiry
+-- ARGV   item, the binding that must stand for that ('' if the item must be unbound), base URL to bind to,
+--        time to live of bindings in ms
 -- Reply  the binding that stands now, which is another if something has happened to the item
 
 local item, from, to = ARGV[1], ARGV[2], ARGV[3]

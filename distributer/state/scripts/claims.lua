@@ -1,12 +1,16 @@
--- The prelude of every script here (`__init__.py` puts it in front): one item's state, read and written.
+-- The prelude of the scripts about items (`__init__.py` puts it in front): one item's state, read and written.
 -- The theory is in routing/claim.py, and so are the names; tests hold the two together.
 --
 -- owner   the item's binding, a base URL; '' when it is unbound
 -- entry   { v = version, p = 0 or 1 (pending), c = { [claim id] = held } }; nil when there is none
 -- held    { kind 'c' or 'd', deadline in ms by TIME, overlapped 0 or 1, owner }
+--
+-- Whatever else a script takes, the last of KEYS is `expiry`, and the last of ARGV how long a binding is kept that
+-- nobody uses, in ms; 0: for ever. A binding with claims on it never expires.
 
 local MAX_CLAIMS = 256
 local IS_OVER = 0
+local EXPIRY, TTL_MS = KEYS[#KEYS], tonumber(ARGV[#ARGV])
 
 local function now_us()
   local time = redis.call('TIME')
@@ -66,6 +70,31 @@ local function read_item(sticky, claims, item)
   return owner, text and decode(text) or nil
 end
 
+-- Whether the server lets fields of a hash expire: Redis from 7.4 on, Valkey from 9. Where it does not, `expiry` is a
+-- sorted set, item by time in ms, and `expire.lua` releases what is due. Asked each time, since what is connected may
+-- become another server; it costs some 2 us, and nothing without a TTL_MS.
+local function expires_fields()
+  local info = redis.pcall('COMMAND', 'INFO', 'HPEXPIRE')
+  return not info.err and type(info[1]) == 'table'
+end
+
+-- Lets a binding expire TTL_MS from now.
+local function start_expiry(sticky, item, is_native)
+  if is_native then
+    redis.call('HPEXPIRE', sticky, TTL_MS, 'FIELDS', 1, item)
+  else
+    redis.call('ZADD', EXPIRY, now_ms() + TTL_MS, item)
+  end
+end
+
+local function stop_expiry(sticky, item, is_native)
+  if is_native then
+    redis.call('HPERSIST', sticky, 'FIELDS', 1, item)
+  else
+    redis.call('ZREM', EXPIRY, item)
+  end
+end
+
 -- `before` is the owner as it was read. An entry without claims is dropped.
 local function write_item(sticky, claims, item, before, owner, entry)
   if owner == '' then
@@ -73,10 +102,15 @@ local function write_item(sticky, claims, item, before, owner, entry)
   elseif owner ~= before then
     redis.call('HSET', sticky, item, owner)
   end
-  if entry == nil or next(entry.c) == nil then
-    redis.call('HDEL', claims, item)
-  else
+  local is_claimed = entry ~= nil and next(entry.c) ~= nil
+  if is_claimed then
     redis.call('HSET', claims, item, encode(entry))
+  else
+    redis.call('HDEL', claims, item)
+  end
+  if TTL_MS > 0 and owner ~= '' then
+    local set = is_claimed and stop_expiry or start_expiry
+    set(sticky, item, expires_fields())
   end
 end
 

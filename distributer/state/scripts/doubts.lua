@@ -1,7 +1,7 @@
 -- Lists a page of the items in doubt: those whose claims have all passed their deadline.
 --
--- KEYS   sticky, claims
--- ARGV   cursor ('0' to begin with), about how many entries to look at
+-- KEYS   sticky, claims, expiry
+-- ARGV   cursor ('0' to begin with), about how many entries to look at, time to live of bindings in ms
 -- Reply  { next cursor ('0' at the end), { item, owner ('' if unbound), version, item, owner, version, ... } }
 
 local page = redis.call('HSCAN', KEYS[2], ARGV[1], 'COUNT', ARGV[2])

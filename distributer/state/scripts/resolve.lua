@@ -1,7 +1,8 @@
 -- Ends a doubt by what the owner said: keeps the binding of an item that exists, releases that of one that does not.
 --
--- KEYS   sticky, claims
--- ARGV   item, owner ('' if unbound) and version as the doubt was listed, exists '1' or '0'
+-- KEYS   sticky, claims, expiry
+-- ARGV   item, owner ('' if unbound) and version as the doubt was listed, exists '1' or '0',
+--        time to live of bindings in ms
 -- Reply  1; 0, and no effect, if anything has happened to the item since
 
 local item, asked, version, exists = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]

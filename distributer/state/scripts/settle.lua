@@ -1,8 +1,8 @@
 -- Gives the outcome of a claimed request. Idempotent, and never too late.
 --
--- KEYS   sticky, claims
+-- KEYS   sticky, claims, expiry
 -- ARGV   item, claim id, kind 'c' or 'd', owner that the request went to ('' if that is not known),
---        outcome 'done', 'failed' or 'unknown' (which changes nothing)
+--        outcome 'done', 'failed' or 'unknown' (which changes nothing), time to live of bindings in ms
 -- Reply  1
 
 local item, id, kind, sent_to, outcome = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
