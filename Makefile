@@ -1,6 +1,6 @@
 # Each target sets up what it needs, in .venv. Nothing is installed globally, but for the proxies that `make bench`
 # compares with: where it may, it installs those.
-.PHONY: install up run test check bench chaos clean
+.PHONY: install up run test check simulate chaos bench clean
 
 install:  ## .venv, with all that the other targets use
 	@scripts/install dev
@@ -15,6 +15,9 @@ test:  ## all tests
 
 check:  ## format, lint, types, import directions
 	@scripts/check
+
+simulate:  ## 100,000 simulated schedules: SCHEDULES= and SEED= say otherwise
+	@scripts/simulate
 
 bench:  ## this machine's comparison with other proxies
 	@scripts/bench

@@ -30,6 +30,10 @@ class Clock:
         """The time of day, to the second, as a Date field has it (RFC 9110 section 5.6.7)."""
         self._set_date()
 
+    def read(self) -> float:
+        """Return the time as it is now, not as it was on the last tick: a process that was held up has missed some."""
+        return self._source()
+
     def watch(self, watcher: Callable[[float], None]) -> None:
         """Call watcher with the time, in seconds, on each tick."""
         self._watchers.append(watcher)

@@ -87,6 +87,11 @@ class ClaimedRequest:
         """It was sent more than once: it may have taken effect the first time, and a refusal says nothing then."""
         self.held: HeldAnswer | None = None
 
+    def is_late(self) -> bool:
+        """Whether nothing may be sent any more. Asked before each byte: the process may have been stopped meanwhile,
+        and then takes up what has come for the request before it notices how late it is."""
+        return self._core.clock.read() >= self.deadline
+
     def begin(self) -> None:
         """Claim the item; the exchange is told where to go."""
         core = self._core

@@ -20,6 +20,7 @@ from typing import Protocol, cast
 from distributer.clock import Clock
 from distributer.errors import ConnectionLost, ConnectionStale, UpstreamError, UpstreamTimeout
 from distributer.forwarding.limits import HIGH_WATER_BYTES, UpstreamLimits
+from distributer.forwarding.reset import reset
 from distributer.model import Backend
 from distributer.wire.fields import Framing
 from distributer.wire.parser import ResponseParser
@@ -158,10 +159,14 @@ class UpstreamConnection:
             self._restart_deadline()
             self._transport.resume_reading()
 
-    def abandon(self) -> None:
-        """Cut the connection: nobody waits for the answer any more."""
+    def abandon(self, *, by_reset: bool = False) -> None:
+        """Cut the connection: nobody waits for the answer any more.
+
+        `by_reset`: the system sends nothing more of the request either. Else it goes on with what it has, and a backend
+        that was out of reach may get it at any later time.
+        """
         self.user = None
-        self._close()
+        self._close(by_reset=by_reset)
 
     def hand_over(self) -> tuple[asyncio.Transport, bool]:
         """Leave the transport to a tunnel, and say whether it takes bytes. It never returns to the pool.
@@ -318,11 +323,14 @@ class UpstreamConnection:
 
     def _fail(self, error: UpstreamError) -> None:
         user, self.user = self.user, None
-        self._close()
+        # Who does not answer may not have got the request: then it must not come when nobody reckons with it any more.
+        self._close(by_reset=isinstance(error, UpstreamTimeout))
         if user is not None:
             user.upstream_failed(error)
 
-    def _close(self) -> None:
-        if self._transport is not None:
-            # At once: nothing that is still buffered is of use to anybody.
+    def _close(self, *, by_reset: bool = False) -> None:
+        # At once: nothing that is still buffered is of use to anybody.
+        if self._transport is not None and by_reset:
+            reset(self._transport)
+        elif self._transport is not None:
             self._transport.abort()

@@ -199,6 +199,9 @@ class Exchange:
             return
         if body.is_long and body.is_kept:
             body.forget()
+        if self._claimed is not None and self._claimed.is_late():
+            self.expire()
+            return
         connection.send_more(frame, done=False)
 
     def body_finished(self, trailers: bytes = b"") -> None:
@@ -210,6 +213,9 @@ class Exchange:
                 self._body = RequestBody(is_chunked=True)
             end = self._body.end(trailers)
         if self._connection is not None:
+            if end and self._claimed is not None and self._claimed.is_late():
+                self.expire()
+                return
             self._connection.send_more(end, done=True)
 
     def client_gone(self) -> None:
@@ -363,6 +369,10 @@ class Exchange:
     def _send(self, connection: UpstreamConnection) -> None:
         route, body = self.route, self._body
         assert route is not None
+        if self.claimed is not None and self.claimed.is_late():
+            self._core.pool(route.backend).give_back(connection)
+            self.expire()
+            return
         self.phase = FORWARDING
         self._connection = connection
         counts = self._core.metrics.backend(route.backend.id)
@@ -539,7 +549,8 @@ class Exchange:
             self._waiter = None
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.abandon()
+            # A create must not come to its backend after its claim's deadline.
+            connection.abandon(by_reset=self._claimed is not None)
         return connection is not None
 
     def _cut_request(self) -> None:
