@@ -75,9 +75,10 @@ class Link:
         """How many had been accepted when the fault was put on."""
         self.random = random.Random(seed)
         self._target = target
-        self._server: asyncio.Server | None = None
+        # No asyncio.Server: in Python 3.11 one that is closed while it accepts loses the connection, unclosed.
+        self._listener: socket.socket | None = None
         self._pipes: set[_Pipe] = set()
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._opening: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         return f"<Link {self.port} → {self._target}, {len(self._pipes)} connections, {self.fault}>"
@@ -89,17 +90,22 @@ class Link:
 
     async def start(self) -> None:
         """Listen."""
-        if self._server is None:
-            loop = asyncio.get_running_loop()
-            self._server = await loop.create_server(self._accept, "127.0.0.1", self.port, reuse_address=True)
+        if self._listener is None:
+            it = self._listener = socket.socket()
+            it.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            it.bind(("127.0.0.1", self.port))
+            it.listen(512)
+            it.setblocking(False)
+            asyncio.get_running_loop().add_reader(it, self._accept, it)
 
     async def stop(self) -> None:
         """Close the listening socket, and reset all connections."""
-        self._close_server()
-        self.reset()
-        for task in tuple(self._connecting):
+        self._close_listener()
+        await asyncio.sleep(0)  # those that were accepted last begin to be opened: then they can be cancelled
+        for task in tuple(self._opening):
             task.cancel()
-        await asyncio.gather(*self._connecting, return_exceptions=True)
+        await asyncio.gather(*self._opening, return_exceptions=True)
+        self.reset()
 
     async def put(self, fault: Fault) -> None:
         """Put a fault on the link, in the place of another."""
@@ -107,7 +113,7 @@ class Link:
         self.fault = fault
         self.old = self.accepted
         if fault.kind is FaultKind.REFUSE:
-            self._close_server()
+            self._close_listener()
 
     async def heal(self) -> None:
         """Take the fault off. Connections that it has damaged are reset, what it held flows."""
@@ -122,29 +128,33 @@ class Link:
             if pipe.lot < share:
                 pipe.reset()
 
-    def _close_server(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+    def _close_listener(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
 
-    def _accept(self) -> asyncio.Protocol:
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            accepted, _ = listener.accept()
+        except OSError:  # it has left meanwhile
+            return
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.accepted += 1
         pipe = _Pipe(self)
         self._pipes.add(pipe)
-        return pipe.client
+        task = asyncio.ensure_future(self._open(pipe, accepted))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
 
-    def connect(self, pipe: _Pipe) -> None:
-        """Open the other side of a connection that was accepted."""
-
-        async def open_it() -> None:
-            try:
-                await asyncio.get_running_loop().create_connection(lambda: pipe.server, "127.0.0.1", self._target)
-            except OSError:
-                pipe.reset()
-
-        task = asyncio.ensure_future(open_it())
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+    async def _open(self, pipe: _Pipe, accepted: socket.socket) -> None:
+        """Open both sides of a connection."""
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(lambda: pipe.client, accepted)
+        try:
+            await loop.create_connection(lambda: pipe.server, "127.0.0.1", self._target)
+        except OSError:
+            pipe.reset()
 
     def forget(self, pipe: _Pipe) -> None:
         """A connection has ended on both sides."""
@@ -292,11 +302,8 @@ class _Side(asyncio.Protocol):
         if self.has_left:
             self.reset()  # the connection was cut while this side was being opened
             return
-        pipe = self._pipe
-        if self is pipe.client:
-            pipe.link.connect(pipe)
-        else:
-            pipe.client.out.pump()
+        if self is self._pipe.server:
+            self._pipe.client.out.pump()
 
     def data_received(self, data: bytes) -> None:
         self.out.feed(data)
