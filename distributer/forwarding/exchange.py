@@ -199,7 +199,7 @@ class Exchange:
             return
         if body.is_long and body.is_kept:
             body.forget()
-        if self._claimed is not None and self._claimed.is_late():
+        if self.claimed is not None and self.claimed.is_late():
             self.expire()
             return
         connection.send_more(frame, done=False)
@@ -213,7 +213,7 @@ class Exchange:
                 self._body = RequestBody(is_chunked=True)
             end = self._body.end(trailers)
         if self._connection is not None:
-            if end and self._claimed is not None and self._claimed.is_late():
+            if end and self.claimed is not None and self.claimed.is_late():
                 self.expire()
                 return
             self._connection.send_more(end, done=True)
@@ -550,7 +550,7 @@ class Exchange:
         connection, self._connection = self._connection, None
         if connection is not None:
             # A create must not come to its backend after its claim's deadline.
-            connection.abandon(by_reset=self._claimed is not None)
+            connection.abandon(by_reset=self.claimed is not None)
         return connection is not None
 
     def _cut_request(self) -> None:

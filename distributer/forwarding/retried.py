@@ -139,6 +139,10 @@ class RetriedRequest:
             if claimed is not None and route.reason is Reason.CREATE and not claimed.in_doubt:
                 claimed.begin_elsewhere(route.backend.url, is_gone=True)
                 return
+        if self._resends:
+            # It was sent before, and may have taken effect: a 503 would say that it has not.
+            exchange.give_up(UpstreamError(f"the connection was lost, and now {error}", sent=True))
+            return
         detail = f"the backend that has item {exchange.item} cannot be reached"
         exchange.give_up(Unroutable(f"{detail}: {error}", title="Owner unreachable", detail=detail))
 
