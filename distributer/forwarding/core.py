@@ -19,7 +19,7 @@ from distributer.forwarding.metrics import Metrics
 from distributer.forwarding.pool import BackendPool
 from distributer.forwarding.refusals import Refusals
 from distributer.forwarding.wheel import Wheel
-from distributer.model import Backend, Health, HealthStatus
+from distributer.model import AdminState, Backend, Health, HealthStatus
 from distributer.routing.item import DEMO_RULES, ItemRules
 from distributer.routing.retry import OwnerDown, RetryBudget
 from distributer.routing.route import Route
@@ -160,6 +160,18 @@ class ForwardingCore:
     def rules(self) -> ItemRules:
         """Where requests speak of items."""
         return self.options.rules
+
+    @property
+    def holders(self) -> Sequence[Backend]:
+        """The backends that may have items: not those in maintenance, nor those whose items are given to others."""
+        has_given_up = self.options.owner_down is OwnerDown.REBIND
+        return [
+            member.backend
+            for member in self.topology.members
+            if member.joined
+            and member.state is not AdminState.MAINT
+            and not (has_given_up and self.is_gone(member.backend))
+        ]
 
     def pool(self, backend: Backend) -> BackendPool:
         """Return the connections to a backend."""
