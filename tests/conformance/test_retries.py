@@ -302,7 +302,7 @@ async def test_any_other_answer_begins_at_once_and_what_has_begun_is_not_repeate
     async with fleet(script, fine) as it, connected(it.port) as client:
         it.core.clock.stop()  # nothing waits for it
         await client.send(request())
-        await client.reader.readuntil(b"hello")
+        await asyncio.wait_for(client.reader.readuntil(b"hello"), 5)
         go_on.set()
         await client.rest()
         assert it.asked == [1, 0]
