@@ -552,7 +552,7 @@ async def test_a_create_whose_backend_dies_of_it_is_made_nowhere_else_and_its_it
         async with returning(dies, port) as (owner, server):
             if is_bound:
                 await it.bind(0)
-            assert (await ask(it.port, request(*CREATE, KEY, body=b"{}"))).status == 503
+            assert (await ask(it.port, request(*CREATE, KEY, body=b"{}"))).status == 502
         assert (await it.bound(), await it.claims()) == (it.url(0), 1)
         for raw in (request("GET", "/items/7"), request(*CREATE, body=b"{}")):
             assert (await ask(it.port, raw)).status == 503
