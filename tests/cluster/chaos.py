@@ -44,7 +44,7 @@ class Options:
     """The mean time from one fault to the next, before those are left out that no cluster survives."""
     replicas: int = 3
     backends: int = 4
-    are_local_tickets_marked: bool = False
+    are_local_tickets_marked: bool = True
     keep: Path | None = None
     """Where the history and the log of a run are kept in which a promise was broken."""
 

@@ -37,7 +37,7 @@ class Answer:
 
 
 class NoAnswerError(Exception):
-    """There is no complete answer. `may_retry`: the connection had been used before, and was closed before any byte."""
+    """There is no complete answer. `may_retry`: the connection was closed before any byte of it."""
 
     def __init__(self, why: str, *, may_retry: bool = False) -> None:
         super().__init__(why)
@@ -49,7 +49,6 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport
-        self.requests = 0
         self.is_closed = False
         self._parser = httptools.HttpResponseParser(self)
         self._awaited: asyncio.Future[Answer] | None = None
@@ -58,7 +57,6 @@ class _Connection(asyncio.Protocol):
 
     def ask(self, payload: bytes) -> asyncio.Future[Answer]:
         """Send a request."""
-        self.requests += 1
         self._has_begun = False
         self._awaited = asyncio.get_running_loop().create_future()
         if self.is_closed:
@@ -102,7 +100,7 @@ class _Connection(asyncio.Protocol):
     def fail(self, why: str) -> None:
         awaited, self._awaited = self._awaited, None
         if awaited is not None and not awaited.done():
-            awaited.set_exception(NoAnswerError(why, may_retry=self.requests > 1 and not self._has_begun))
+            awaited.set_exception(NoAnswerError(why, may_retry=not self._has_begun))
 
 
 class Client:

@@ -56,7 +56,7 @@ class Operation(NamedTuple):
 
 
 class Ping(NamedTuple):
-    """One rotated GET. `is_served`: at the first try; `is_served_by_retry`: or the second (RFC 9112 section 9.3.1)."""
+    """One rotated GET. `is_served`: at the first try; `is_served_by_retry`: or the second (RFC 9110 section 9.2.2)."""
 
     start: float
     end: float

@@ -131,7 +131,7 @@ def to_markdown(outcome: Outcome) -> str:
         "",
         "| | |",
         "|---|---|",
-        f"| rotated GETs served, a client sends again as RFC 9112 section 9.3.1 says | {it['availability']:.4%} |",
+        f"| rotated GETs served, a client sends again as RFC 9110 section 9.2.2 says | {it['availability']:.4%} |",
         f"| served at the first try | {it['availability_raw']:.4%} |",
         f"| longest time in which none was answered | {it['longest_gap_s']:.2f} s |",
         f"| slowest | {it['slowest_s']:.2f} s |",

@@ -36,8 +36,9 @@ SETTINGS = {
     "DISTRIBUTER_LOG_FORMAT": "json",
 }
 
-AWAY = "shared state is away"
+STATE = "shared state "
 BACK = "shared state is back"
+"""What replicas log of Redis: any other line about the shared state opens a span in which it is not shared."""
 SLACK_S = 0.2
 """How much longer than its log lines say a replica is taken to have been degraded."""
 
@@ -237,10 +238,10 @@ def degraded_spans(lines: Sequence[Mapping[str, Any]], offset_s: float, until: f
         if "time" not in line:
             continue
         at = datetime.fromisoformat(str(line["time"])).timestamp() - offset_s
-        if event.startswith(AWAY):
-            since.setdefault(source, at)
-        elif event.startswith(BACK):
+        if event.startswith(BACK):
             close(source, at)
+        elif event.startswith(STATE):
+            since.setdefault(source, at)
         elif event.startswith("replica ") and (" ended (" in event or event.endswith(" replaced")):
             close(" ".join(event.split()[:2]), at)
     for source in tuple(since):

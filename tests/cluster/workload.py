@@ -54,7 +54,7 @@ def result_of(kind: Kind, answer: Answer) -> Result | None:
 
 
 async def ping(client: Client, see: Callable[[Answer], None] = lambda _answer: None) -> Ping:
-    """Ask one rotated GET, once more where RFC 9112 section 9.3.1 has a client do so. `see` gets the answer."""
+    """Ask one rotated GET, once more where RFC 9110 section 9.2.2 has a client do so. `see` gets the answer."""
     start = time.perf_counter()
     why, is_served, answer = "", False, None
     try:
