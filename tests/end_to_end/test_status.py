@@ -57,7 +57,9 @@ def seed(state: redis.Redis) -> None:
         "version": "1.2.3",
         "pid": 77,
         "address": "127.0.0.1:8080",
-        "redis_mode": "shared",
+        "redis_mode": "refused",
+        "redis_trouble": "Redis is out of memory",
+        "redis_mode_changes": 4,
         "metrics": {"requests": 21, "in_flight": 2, "backends": counted},
     }
     state.zadd("distributer:replicas", {"seen": now, "silent": now - 30})
@@ -79,6 +81,7 @@ def test_status_shows_replicas_backends_and_owners_that_are_no_backends(
     first = shown.output.splitlines()[0]
     assert "tickets taken 41   items 7   claims in flight 1" in first
     assert cells(shown.output, "seen")[:3] == ["127.0.0.1:8080", "77", "1.2.3"]
+    assert "refused (Redis is out of memory), 3 changes" in shown.output
     assert "silent" not in shown.output
     assert cells(shown.output, HERE) == ["2", "20", "2", "1", "ready", "up", "not", "probed"]
     counts, health = cells(shown.output, THERE)[:4], cells(shown.output, THERE)[4:]
