@@ -109,6 +109,20 @@ class Settings(BaseSettings):
     backend_wait_timeout_s: Seconds = 2.0
     """The longest that a request waits for a backend that has as many as it may. Then it is refused with 503."""
 
+    retry_budget: float = Field(default=0.2, ge=0, le=1)
+    """How many of the requests of the last ten seconds may be sent again, when a connection broke after they were sent:
+    a fifth. 0: none is ever sent again. A connection that could not be made counts for nothing here."""
+
+    retry_floor_per_s: float = Field(default=3.0, ge=0, le=1_000_000, allow_inf_nan=False)
+    """What may be sent again besides, for each of those seconds, however few requests there were."""
+
+    owner_down: Literal["fail", "wait", "rebind"] = "fail"
+    """What becomes of a request for an item whose owner cannot be reached. `fail`: 503. `wait`: it waits for the owner.
+    `rebind`: the item is given to another backend, which has nothing of it: docs/consistency.md has the danger."""
+
+    owner_wait_s: Seconds = 10.0
+    """How long a request waits for its owner, if `owner_down` is `wait`. Then 503."""
+
     max_client_connections: int = Field(default=10_000, ge=1, le=1_000_000)
     """Client connections of one replica. More are turned away with 503. Lowered to what RLIMIT_NOFILE allows."""
 
@@ -186,6 +200,10 @@ class Settings(BaseSettings):
     """After SIGTERM: how long WebSockets may go on by themselves. Then they are closed, with status 1012 (Service
     Restart), at the latest 5 s before `drain_timeout_s` is over."""
 
+    worker_timeout_s: float = Field(default=10.0, ge=0, le=86_400)
+    """The longest that a process of `serve` may hang: from one whose event loop gives no sign of life for so long, the
+    supervisor takes its place away, by SIGKILL, for a successor. 0: no bound, else at least 1."""
+
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     """Whose X-Forwarded-* and Forwarded count: addresses and networks of the proxies in front, `unix` for all peers of
     Unix sockets. What anybody else says of where a request came from is left out. In the environment: comma-separated.
@@ -235,18 +253,19 @@ class Settings(BaseSettings):
         TrustedProxies(value)
         return value
 
+    @field_validator("worker_timeout_s", "sticky_ttl_s")
+    @classmethod
+    def _is_long_enough(cls, value: float) -> float:
+        # A loop that is merely busy is late by tenths of a second; and shorter than that no item is left alone.
+        if 0 < value < 1:
+            raise ValueError("0, or at least 1")
+        return value
+
     @field_validator("via_name")
     @classmethod
     def _is_name(cls, value: str) -> str:
         if len(value) > 64 or not value.isascii() or not is_via_name(value.encode()):
             raise ValueError("a name of up to 64 letters, digits and -._~!#$%&'*+^`|")
-        return value
-
-    @field_validator("sticky_ttl_s")
-    @classmethod
-    def _is_long_enough(cls, value: float) -> float:
-        if 0 < value < 1:
-            raise ValueError("0, or at least 1")
         return value
 
     @field_validator("list_path")

@@ -32,13 +32,19 @@ class StateError(DistributerError):
 class RequestError(DistributerError):
     """An error that ends one exchange, as the client sees it.
 
-    `status` is the HTTP status, `title` a constant phrase for that kind of error, and the message (`str(error)`) the
-    detail. `retry_after_s` becomes a Retry-After field.
+    `status` is the HTTP status, `title` a constant phrase for that kind of error, and `detail` what the client is told
+    besides. The message (`str(error)`) is for the log: it may name backends, and what Redis said. `retry_after_s`
+    becomes a Retry-After field.
     """
 
     status = 500
     title = "Internal error"
     retry_after_s: int | None = None
+
+    @property
+    def detail(self) -> str:
+        """What the client is told: nothing about the inside."""
+        return str(self)
 
 
 class ClientError(RequestError):
@@ -65,25 +71,37 @@ class UpstreamError(RequestError):
 
     status = 502
     title = "Backend failed"
+    told = "the backend gave no answer that could be passed on"
+    """What clients are told of all errors of this kind."""
 
-    def __init__(self, detail: str, *, sent: bool) -> None:
-        super().__init__(detail)
+    def __init__(self, reason: str, *, sent: bool) -> None:
+        super().__init__(reason)
         self.sent = sent
+
+    @property
+    def detail(self) -> str:
+        return self.told
 
 
 class ConnectFailed(UpstreamError):
     """No connection to the backend could be made. Nothing was sent, so another try is always safe."""
 
     title = "Backend refused the connection"
+    told = "no connection to the backend could be made"
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail, sent=False)
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, sent=False)
 
 
-class ConnectionStale(UpstreamError):
+class ConnectionLost(UpstreamError):
+    """The connection was closed after the request was sent, and before the answer was complete."""
+
+
+class ConnectionStale(ConnectionLost):
     """A reused connection turned out to be closed before any byte of the answer."""
 
     title = "Backend closed the connection"
+    told = "the backend closed the connection before it answered"
 
 
 class UpstreamTimeout(UpstreamError):
@@ -91,6 +109,7 @@ class UpstreamTimeout(UpstreamError):
 
     status = 504
     title = "Backend timed out"
+    told = "the backend took too long to answer"
 
 
 class LoopDetected(RequestError):
@@ -106,7 +125,15 @@ class Unroutable(RequestError):
     status = 503
     title = "No backend available"
 
-    def __init__(self, detail: str, retry_after_s: int = 1, title: str = "No backend available") -> None:
-        super().__init__(detail)
+    def __init__(
+        self, reason: str, retry_after_s: int = 1, title: str = "No backend available", detail: str | None = None
+    ) -> None:
+        """`detail`: what the client is told, if the reason is not for it."""
+        super().__init__(reason)
         self.retry_after_s = retry_after_s
         self.title = title
+        self._detail = reason if detail is None else detail
+
+    @property
+    def detail(self) -> str:
+        return self._detail

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import redis.asyncio as redis
 
+from distributer.control.complaint import Complaint
 from distributer.control.registry import translated
 from distributer.errors import StateError
 from distributer.state.keys import Keys
@@ -40,6 +41,7 @@ class Lease:
         self._tasks: list[asyncio.Task[None]] = []
         self._ends_at = 0.0
         self._ahead_s = 0.0
+        self._complaint = Complaint(log, "the lease cannot be taken: backends are not probed, doubts not resolved")
 
     def __repr__(self) -> str:
         return f"<Lease of {self.replica_id}, {'held' if self.is_held else 'not held'}>"
@@ -62,8 +64,9 @@ class Lease:
                 started_at = loop.time()
                 try:
                     await self.take()
+                    self._complaint.worked()
                 except StateError as error:
-                    log.debug("the lease cannot be renewed: %s", error)
+                    self._complaint.failed(error)
                 if not self.is_held:
                     await self._lay_down()
                 elif not self._tasks:

@@ -21,7 +21,7 @@ from distributer.routing.health import NOT_PROBED
 from distributer.state.agreement import health_of
 from distributer.state.keys import Keys
 from distributer.state.redis_link import decoded
-from distributer.state.trouble import trouble_of
+from distributer.state.trouble import FAILURES, trouble_of
 
 SNAPSHOT_TTL_S = 5
 FORGET_REPLICA_S = 60
@@ -257,5 +257,5 @@ def translated(key: str = "") -> Iterator[None]:
     """Translate redis-py's errors into StateError. `key`: what was asked for, to be named in what is logged."""
     try:
         yield
-    except (redis.RedisError, OSError, TimeoutError) as error:
+    except FAILURES as error:
         raise trouble_of(error, key) from error

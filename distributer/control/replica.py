@@ -33,6 +33,7 @@ from distributer.forwarding.core import Answered, ForwardingCore, ForwardingOpti
 from distributer.forwarding.limits import NO_BOUND, ClientLimits, UpstreamLimits
 from distributer.forwarding.tunnel import CLOSE_WAIT_S
 from distributer.routing.health import HealthRules, parse_statuses
+from distributer.routing.retry import OwnerDown
 from distributer.routing.topology import Topology
 from distributer.state.keys import Keys
 from distributer.state.redis_client import RedisRefusedError, client_of, close, ping, pool_of, redacted
@@ -204,6 +205,10 @@ def options_of(settings: Settings) -> ForwardingOptions:
         locates_unbound=settings.unbound == "locate",
         tunnel_idle_timeout_s=settings.tunnel_idle_timeout_s,
         tunnel_drain_s=max(0.0, min(settings.tunnel_drain_s, settings.drain_timeout_s - CLOSE_WAIT_S)),
+        owner_down=OwnerDown(settings.owner_down),
+        owner_wait_s=settings.owner_wait_s,
+        retry_budget=settings.retry_budget,
+        retry_floor_per_s=settings.retry_floor_per_s,
         routing_headers=settings.routing_headers,
         origin=OriginRules(
             trusted=TrustedProxies(settings.trusted_proxies),

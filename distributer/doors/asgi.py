@@ -329,6 +329,11 @@ class _AsgiDownstream:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
+    def withdraw(self) -> None:
+        self._events.clear()
+        self._buffered = 0
+        self._paused = False
+
     def finish(self, trailers: bytes = b"") -> None:
         self._push(None)
 
@@ -355,7 +360,7 @@ class _AsgiDownstream:
 async def _send_problem(
     send: Send, error: RequestError, exchange: Exchange | None = None, *, answers_head: bool
 ) -> None:
-    head, body = problem(error, exchange.request_id, exchange.routing_fields) if exchange else problem(error)
+    head, body = exchange.problem(error) if exchange else problem(error)
     headers = [(name.lower(), value) for name, value in head.headers]
     if isinstance(error, ClientError):
         headers.append((b"connection", b"close"))

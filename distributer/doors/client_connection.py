@@ -9,6 +9,8 @@ What a client may take up is time and memory. Time:
     1 KiB of a body, or its rest    the last such span             body_timeout_s  408; cut, if an answer has begun
     the next request                the last answer                idle_timeout_s  closed
     the client to take its answer   the last byte that was taken   idle_timeout_s  cut
+    its turn, with requests that    ---                            LEFT_CHECK_S    cut, if the client has left
+    were sent ahead
     the client to read why it was   the last byte that was read    LINGER_S        cut
     refused and to close
 
@@ -28,7 +30,7 @@ from distributer.forwarding.admission import MAX_LINGERING
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.limits import HIGH_WATER_BYTES
 from distributer.forwarding.pace import BodyPace, Receiving, body_too_slow
-from distributer.forwarding.reset import reset
+from distributer.forwarding.reset import has_left, reset
 
 if TYPE_CHECKING:
     from uvicorn.server import ServerState
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 LINGER_S = 2.0
 """A connection that is closed within a request goes on reading until the client has sent nothing for so long, so that
 it can read its answer: closed at once, it would get a reset instead (RFC 9112 section 9.6)."""
+LEFT_CHECK_S = 1.0
+"""How often a client is asked whether it has left, while nobody reads what it has sent ahead."""
 MAX_LINGER_S = 30.0
 """The longest that it goes on reading."""
 
@@ -46,6 +50,7 @@ class Awaited(Enum):
     REQUEST = "the rest of a head, or the next request"
     BODY = "more of a body"
     TAKING = "the client, to take what it was sent"
+    TURN = "the answer that comes before those to requests that were sent ahead; nothing is read meanwhile"
     NOTHING = "nothing of the client's"
 
 
@@ -174,6 +179,11 @@ class ClientConnection(ABC):
                 if now >= due:
                     self._close()
                 return due
+            case Awaited.TURN:
+                if has_left(transport):
+                    transport.abort()
+                    return 0.0
+                return now + LEFT_CHECK_S
             case _:
                 return now + limits.idle_timeout_s
 
@@ -182,7 +192,7 @@ class ClientConnection(ABC):
         if untaken != self._untaken:
             self._untaken, self._untaken_since = untaken, now
         elif untaken and now - self._untaken_since >= limit_s:
-            self._cut()
+            self.cut()
             return 0.0
         if untaken:
             if self._linger_until:
@@ -215,6 +225,10 @@ class ClientConnection(ABC):
         """The client does not take what it is sent as fast as it comes."""
         self._core.wheel.watch(self, self._core.clock.now + self._core.options.clients.idle_timeout_s / 4)
 
+    def _watch_turn(self) -> None:
+        """Requests wait for their turn, and nothing more is read."""
+        self._core.wheel.watch(self, self._core.clock.now + LEFT_CHECK_S)
+
     def _heard(self) -> None:
         """The client goes on sending what nobody reads."""
         if self._linger_until:
@@ -246,7 +260,7 @@ class ClientConnection(ABC):
         admission.lingering += 1
         return True
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
         """End an answer that will not be complete, so that the client can see it: by a reset, not by closing.
 
         The end of an answer without length is the connection's, which must not look like a clean one.

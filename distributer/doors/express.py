@@ -19,6 +19,7 @@ from distributer.errors import ClientError, ConfigError, RequestError
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.exchange import Exchange
 from distributer.forwarding.limits import HIGH_WATER_BYTES, LARGE_READ_BYTES
+from distributer.forwarding.reset import has_unread
 from distributer.forwarding.tunnel import End, StreamEnd
 from distributer.wire.body import LAST_CHUNK, chunk, last_chunk
 from distributer.wire.fields import Framing
@@ -145,8 +146,11 @@ class ExpressProtocol(ClientConnection):
         """Take no further requests; close when the one under way is answered, at once when there is none."""
         self._core.start_draining()
         self._keep_alive = False
-        if self._current is None:
-            self._end()
+        if self._current is not None:
+            return
+        if self._transport is not None and not self._is_paused and has_unread(self._transport):
+            return  # it was asked in time: the answer will be the last one
+        self._end()
 
     # What the connection asks and tells.
 
@@ -156,7 +160,9 @@ class ExpressProtocol(ClientConnection):
             return Awaited.TAKING
         if self._incoming is not None and not self._is_paused:
             return Awaited.BODY
-        return Awaited.REQUEST if self._current is None else Awaited.NOTHING
+        if self._current is None:
+            return Awaited.REQUEST
+        return Awaited.TURN if self._queue else Awaited.NOTHING
 
     def _opened(self, transport: asyncio.Transport) -> None:
         self._origin = self._core.origins.of(*peer_of(transport))
@@ -229,6 +235,11 @@ class ExpressProtocol(ClientConnection):
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
         self._out = []
 
+    def withdraw(self) -> None:
+        self._out = []
+        self._started = b""
+        self._chunked = False
+
     def finish(self, trailers: bytes = b"") -> None:
         if self._chunked:
             self._out.append(last_chunk(trailers) if trailers else LAST_CHUNK)
@@ -258,7 +269,7 @@ class ExpressProtocol(ClientConnection):
         has_gone_out = self._started and not (self._out and self._out[0] is self._started)
         self._out = []
         if has_gone_out:
-            self._cut()
+            self.cut()
             return
         if isinstance(error, ClientError):
             self._keep_alive = False
@@ -354,6 +365,8 @@ class ExpressProtocol(ClientConnection):
         self._is_paused = is_paused
         if is_paused:
             transport.pause_reading()
+            if self._queue:
+                self._watch_turn()
         else:
             self._watch_body_again()
             transport.resume_reading()
@@ -363,7 +376,7 @@ class ExpressProtocol(ClientConnection):
     def _answer_problem(self, error: RequestError) -> None:
         current = self._current
         if current is not None:
-            head, body = problem(error, current.request_id, current.routing_fields)
+            head, body = current.problem(error)
             answers_head = current.head.method == b"HEAD"
             self.start(head)
         else:

@@ -27,7 +27,6 @@ from distributer.forwarding.exchange import Exchange
 from distributer.forwarding.limits import HIGH_WATER_BYTES
 from distributer.forwarding.tunnel import CLOSE_WAIT_S, Direction, End
 from distributer.wire.fields import Field
-from distributer.wire.problem import problem
 from distributer.wire.response import ResponseHead
 from distributer.wire.websocket import BAD_GATEWAY
 
@@ -162,6 +161,10 @@ class Handshake:
     def flush(self) -> None:
         """Nothing: a refusal is handed over whole."""
 
+    def withdraw(self) -> None:
+        self._refusal = None
+        self._body = b""
+
     def finish(self, trailers: bytes = b"") -> None:
         if self._refusal is not None:
             self._refuse(self._refusal, self._body)
@@ -184,7 +187,7 @@ class Handshake:
 
     def abort(self, error: RequestError) -> None:
         assert self._exchange is not None
-        self._refuse(*problem(error, self._exchange.request_id, self._exchange.routing_fields))
+        self._refuse(*self._exchange.problem(error))
 
     def pause_reading(self) -> None:
         """Nothing: the request has no body."""

@@ -19,7 +19,8 @@ from distributer.forwarding.locate import Located
 from distributer.model import Backend, Begun, Claim, Operation, Outcome, Ticket
 from distributer.routing.claim import outcome_of
 from distributer.routing.item import TakeClaim
-from distributer.routing.route import Decision, Reason, Route, TakeTicket, choose_by_owner
+from distributer.routing.retry import OwnerDown
+from distributer.routing.route import Decision, Reason, Route, choose_by_owner
 
 RETRY_WHEN_FULL_S = 5
 MAX_BEGINS = 8
@@ -40,6 +41,9 @@ class Claimant(Protocol):
     def follow(self, decision: Decision) -> None:
         """Go where the request must go, or be refused."""
 
+    def follow_unbound(self, reason: Reason) -> None:
+        """Go where the item may be all the same, or take a ticket."""
+
     def forget_claim(self) -> None:
         """Have no claim any more."""
 
@@ -57,6 +61,7 @@ class ClaimedRequest:
         "_begins",
         "_core",
         "_exchange",
+        "_gone",
         "_located",
         "_need",
         "_ticket",
@@ -72,6 +77,7 @@ class ClaimedRequest:
         self._need = need
         self._ticket: Ticket | None = None
         self._begins = 0
+        self._gone = ""  # the owner whose binding counts as none: it is down, and the item is to have another
         self._located: Located | None = None
         """What the backends said of an item that is bound nowhere, if they are to be asked (`locate.py`)."""
         self.claim = Claim("", need.item, need.operation)
@@ -102,10 +108,15 @@ class ClaimedRequest:
                 places, hint = places.with_none_usable(), ""  # claims only what is bound
             elif self._located.owner is not None:
                 hint = self._located.owner
-        core.store.begin(claim, places, lambda answer: self._begun(claim, answer), hint=hint)
+        core.store.begin(claim, places, lambda answer: self._begun(claim, answer), hint=hint, gone=self._gone)
 
-    def begin_elsewhere(self, owner: str) -> None:
-        """Give up the binding that this create has just made, to a backend that cannot be reached; begin anew."""
+    def begin_elsewhere(self, owner: str, *, is_gone: bool = False) -> None:
+        """Give up the claim on an item of a backend that cannot be reached, and begin anew.
+
+        The binding goes if this create has just made it; an older one, if it counts as none from now on: `is_gone`.
+        """
+        if is_gone:
+            self._gone = owner
 
         def settled(error: StateError | None) -> None:
             if not self._exchange.is_routing:
@@ -176,9 +187,11 @@ class ClaimedRequest:
             if operation is Operation.CREATE:
                 exchange.follow(Unroutable("none of the backends could be reached"))
             else:
-                exchange.follow(TakeTicket.FIRST)
+                exchange.follow_unbound(Reason.DELETE)
         else:
             self._ticket = answer.ticket
+            if self._gone and answer.ticket is not None:
+                self._core.metrics.rebound += 1
             self._follow_owner(answer.owner)
 
     def _found(self, found: Located) -> None:
@@ -198,11 +211,19 @@ class ClaimedRequest:
         reason = Reason.CREATE if self.claim.operation is Operation.CREATE else Reason.DELETE
         decision = choose_by_owner(item, owner, self._core.ring, reason)
         if isinstance(decision, Route):
+            if isinstance(owner, str) and self._gives_away(decision.backend):
+                self.begin_elsewhere(owner, is_gone=True)
+                return
             self._core.fallback.remember(item, decision.backend.url)
             decision = Route(decision.backend, reason, self._ticket)
         elif isinstance(owner, str):
             self.settle(owner, Outcome.FAILED)
         self._exchange.follow(decision)
+
+    def _gives_away(self, owner: Backend) -> bool:
+        """Whether to make the item of a backend that is known to be down elsewhere, without trying that."""
+        is_older = self.claim.operation is Operation.CREATE and self._ticket is None and self._gone != owner.url
+        return is_older and self._core.options.owner_down is OwnerDown.REBIND and self._core.is_gone(owner)
 
     def _settled(self, _error: StateError | None) -> None:
         # An error changes nothing for the client: the binding is there, pending, and the store goes on settling.

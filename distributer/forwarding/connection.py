@@ -18,7 +18,7 @@ import socket
 from typing import Protocol, cast
 
 from distributer.clock import Clock
-from distributer.errors import ConnectionStale, UpstreamError, UpstreamTimeout
+from distributer.errors import ConnectionLost, ConnectionStale, UpstreamError, UpstreamTimeout
 from distributer.forwarding.limits import HIGH_WATER_BYTES, UpstreamLimits
 from distributer.forwarding.reset import reset
 from distributer.model import Backend
@@ -316,10 +316,10 @@ class UpstreamConnection:
         where = self._pool.backend.url
         why = f": {exc}" if isinstance(exc, OSError) else ""  # a mistake of our own is not the backend's
         if self._answered:
-            return UpstreamError(f"{where} closed the connection within its answer{why}", sent=True)
+            return ConnectionLost(f"{where} closed the connection within its answer{why}", sent=True)
         if self.requests > 1:
             return ConnectionStale(f"{where} closed a kept-alive connection{why}", sent=True)
-        return UpstreamError(f"{where} closed the connection without an answer{why}", sent=True)
+        return ConnectionLost(f"{where} closed the connection without an answer{why}", sent=True)
 
     def _fail(self, error: UpstreamError) -> None:
         user, self.user = self.user, None

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from distributer.clock import Clock
 from distributer.forwarding.admission import Admission
+from distributer.forwarding.attempts import FailedAttempts
 from distributer.forwarding.failures import Failures
 from distributer.forwarding.limits import ClientLimits, UpstreamLimits
 from distributer.forwarding.locate import Locator
@@ -18,8 +19,9 @@ from distributer.forwarding.metrics import Metrics
 from distributer.forwarding.pool import BackendPool
 from distributer.forwarding.refusals import Refusals
 from distributer.forwarding.wheel import Wheel
-from distributer.model import Backend, Health, HealthStatus
+from distributer.model import AdminState, Backend, Health, HealthStatus
 from distributer.routing.item import DEMO_RULES, ItemRules
+from distributer.routing.retry import OwnerDown, RetryBudget
 from distributer.routing.route import Route
 from distributer.routing.topology import Topology
 from distributer.state.fallback import Fallback
@@ -53,6 +55,12 @@ class ForwardingOptions:
     """How long into the drain WebSockets may go on, before they are closed."""
     locates_unbound: bool = False
     """Whether all backends are asked for an item that is bound nowhere, before it goes round or is created."""
+    owner_down: OwnerDown = OwnerDown.FAIL
+    owner_wait_s: float = 10.0
+    """How long a request waits for its owner to come back, if it waits."""
+    retry_budget: float = 0.2
+    """The share of requests that may be sent again after they were sent."""
+    retry_floor_per_s: float = 3.0
     routing_headers: bool = False
     heads: HeadLimits = HEAD_LIMITS
     origin: OriginRules = field(default_factory=OriginRules)
@@ -66,6 +74,13 @@ class Expiring(Protocol):
 
     def expire(self) -> None:
         """End now."""
+
+
+class Holding(Protocol):
+    """An exchange that has let nothing out yet of the answer that it has the beginning of."""
+
+    def let_out(self) -> None:
+        """Hold it no more."""
 
 
 class Joined(Protocol):
@@ -117,7 +132,12 @@ class ForwardingCore:
         """Called with each exchange that ends and its status, for an access log."""
         self.admission = Admission(self.options.clients, self.metrics)
         self.refusals = Refusals()
+        self.failed_attempts = FailedAttempts()
+        self.retry_budget = RetryBudget(self.options.retry_budget, self.options.retry_floor_per_s, self.clock.now)
         self.wheel = Wheel(self.clock.now)
+        self.holding: set[Holding] = set()
+        """Exchanges whose answers are held: to the end of those, or until the second tick from now."""
+        self._held_longer: set[Holding] = set()
         self.claimed: set[Expiring] = set()
         self.tunnels: set[Joined] = set()
         self._close_tunnels_at = math.inf
@@ -140,6 +160,18 @@ class ForwardingCore:
     def rules(self) -> ItemRules:
         """Where requests speak of items."""
         return self.options.rules
+
+    @property
+    def holders(self) -> Sequence[Backend]:
+        """The backends that may have items: not those in maintenance, nor those whose items are given to others."""
+        has_given_up = self.options.owner_down is OwnerDown.REBIND
+        return [
+            member.backend
+            for member in self.topology.members
+            if member.joined
+            and member.state is not AdminState.MAINT
+            and not (has_given_up and self.is_gone(member.backend))
+        ]
 
     def pool(self, backend: Backend) -> BackendPool:
         """Return the connections to a backend."""
@@ -207,6 +239,14 @@ class ForwardingCore:
             self.is_draining = True
             self._close_tunnels_at = self.clock.now + self.options.tunnel_drain_s
 
+    def is_gone(self, backend: Backend) -> bool:
+        """Whether a backend that takes part in the rotation is known to be down, and not only ejected for a while.
+
+        One that an operator has taken out is not gone, whatever its health: it is expected back.
+        """
+        found = self.health.get(backend.id)
+        return found is not None and found.status is HealthStatus.DOWN and backend in self.ring.backends
+
     async def close(self) -> None:
         """Cut all connections to the backends, and the tunnels that are left."""
         for tunnel in tuple(self.tunnels):
@@ -235,8 +275,14 @@ class ForwardingCore:
             self._believe_reachable(backend)
         for exchange in [exchange for exchange in self.claimed if exchange.deadline <= now]:
             exchange.expire()
+        if self.holding or self._held_longer:
+            held_longest, self._held_longer, self.holding = self._held_longer, self.holding, set()
+            for held in held_longest:
+                held.let_out()
+        self.retry_budget.turn(now, self.metrics.requests)
         self.wheel.turn(now)
         self.refusals.check(now)
+        self.failed_attempts.check(now)
         if now >= self._next_tunnel_check:
             self._next_tunnel_check = now + TUNNEL_CHECK_S
             for tunnel in tuple(self.tunnels):

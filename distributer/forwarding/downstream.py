@@ -22,7 +22,10 @@ class Downstream(Protocol):
         """Go on with its body. May be gathered until `flush`."""
 
     def flush(self) -> None:
-        """Let out what was gathered."""
+        """Let out what was gathered. Until then, nothing of the answer has gone out."""
+
+    def withdraw(self) -> None:
+        """Forget an answer that was begun, and of which nothing was let out: another follows."""
 
     def finish(self, trailers: bytes = b"") -> None:
         """End the answer. `trailers`: its trailer section, serialised, of a client that takes them."""
@@ -50,6 +53,7 @@ class Nobody:
     def start(self, head: ResponseHead) -> None: ...
     def write(self, data: bytes) -> None: ...
     def flush(self) -> None: ...
+    def withdraw(self) -> None: ...
     def finish(self, trailers: bytes = b"") -> None: ...
 
     def switch(self, head: ResponseHead) -> tuple[End, bytes]:

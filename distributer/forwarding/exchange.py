@@ -1,29 +1,19 @@
 """One request and its answer: which backend, which connection, tried how often, answered with what.
 
-    phase       waits for                       goes on to
-    ----------  ------------------------------  -----------------------------------------------------------
-    NEW         `start`                         ROUTING
-    ROUTING     a ticket, an owner or a claim   CONNECTING, FORWARDING; DONE (refused)
-    CONNECTING  a connection                    FORWARDING; ROUTING (connect failed, next backend); DONE
-    FORWARDING  the answer's head               ANSWERING; CONNECTING (stale connection, once); DONE
-    ANSWERING   the answer's end                DONE
-    DONE        nothing
-
-Everything is a callback: an exchange costs no task and no future. The request's body flows as soon as there is a
-connection; until then, and until the first byte of the answer, its beginning is kept, so that it can be sent again.
-Creates and deletes are claimed first (`claimed.py`).
+It goes through the phases of `phase.py`. Everything is a callback: it costs no task and no future. The request's body
+flows as soon as there is a connection; until then, and until something of the answer is let out, its beginning is kept,
+so that it can be sent again. What follows an attempt that failed is in `retried.py`. Creates and deletes are claimed
+first (`claimed.py`).
 """
 
 from __future__ import annotations
 
 import time
-from enum import IntEnum
 from typing import Final
 
 from distributer.errors import (
     ClientError,
     ClientGone,
-    ConnectFailed,
     ConnectionStale,
     LoopDetected,
     RequestError,
@@ -32,45 +22,36 @@ from distributer.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
+from distributer.forwarding.absence import Waiter
 from distributer.forwarding.claimed import ClaimedRequest
 from distributer.forwarding.connection import UpstreamConnection
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.downstream import NOBODY, Downstream
 from distributer.forwarding.held import HeldAnswer
+from distributer.forwarding.hinted import HintedRequest, hint_for
+from distributer.forwarding.limits import HELD_ANSWER_BYTES
 from distributer.forwarding.locate import Located
 from distributer.forwarding.metrics import BackendMetrics
-from distributer.forwarding.pool import Waiter
+from distributer.forwarding.phase import ANSWERING, CONNECTING, DONE, FORWARDING, HOLDING, NEW, ROUTING, Phase
 from distributer.forwarding.request_body import RequestBody
+from distributer.forwarding.retried import RetriedRequest
 from distributer.forwarding.tunnel import StreamEnd, Tunnel
 from distributer.model import Backend, ItemId, Outcome, Ticket
 from distributer.routing.item import FindOwner, Rotate, need_of
+from distributer.routing.retry import OwnerDown
 from distributer.routing.route import Decision, Reason, Route, TakeTicket, choose_by_owner, choose_by_ticket
 from distributer.wire.fields import Field, Framing
 from distributer.wire.forwarded import Origin
+from distributer.wire.problem import problem
 from distributer.wire.request import RequestHead, upstream_head
 from distributer.wire.response import ResponseHead
 
 _ROUTING_FIELDS = frozenset({b"x-distributer-backend", b"x-distributer-route", b"x-distributer-ticket"})
 
 
-class Phase(IntEnum):
-    NEW = 0
-    ROUTING = 1
-    CONNECTING = 2
-    FORWARDING = 3
-    ANSWERING = 4
-    DONE = 5
-
-
-# Names of this module for members that the path of each request looks at: through their Enum that takes longer.
-_NEW: Final = Phase.NEW
-_ROUTING: Final = Phase.ROUTING
-_CONNECTING: Final = Phase.CONNECTING
-_FORWARDING: Final = Phase.FORWARDING
-_ANSWERING: Final = Phase.ANSWERING
-_DONE: Final = Phase.DONE
 _BY_LENGTH: Final = Framing.LENGTH
 _BY_CHUNKS: Final = Framing.CHUNKED
+_REBIND: Final = OwnerDown.REBIND
 _NONE: Final[frozenset[Backend]] = frozenset()
 
 
@@ -78,24 +59,25 @@ class Exchange:
     """One request on its way. Doors call the public methods; the connection calls those of `UpstreamUser`."""
 
     __slots__ = (
+        "_answer",
         "_body",
-        "_claimed",
         "_connection",
         "_core",
         "_counts",
         "_downstream",
         "_exchanged",
         "_held",
-        "_is_retried",
         "_origin",
         "_reading_paused",
         "_request_done",
+        "_retried",
         "_started_at",
-        "_status",
         "_switching",
         "_waiter",
         "body_bytes",
+        "claimed",
         "head",
+        "holder",
         "item",
         "phase",
         "request_id",
@@ -105,29 +87,31 @@ class Exchange:
 
     def __init__(self, core: ForwardingCore, head: RequestHead, downstream: Downstream, origin: Origin) -> None:
         self.head = head
-        self.phase = _NEW
+        self.phase: Phase = NEW
         self.request_id = head.request_id or core.new_request_id()
         self.route: Route | None = None
         self.item: ItemId | None = None
         self.body_bytes = 0
         """How much of the request's body has come."""
         self.tried: frozenset[Backend] = _NONE
-        """The backends that refused a connection to this exchange."""
+        """The backends that are not to be tried again: they refused a connection, or lost one."""
         self._core = core
         self._downstream = downstream
         self._origin = origin
-        self._claimed: ClaimedRequest | None = None
+        self.claimed: ClaimedRequest | None = None
+        self.holder: ClaimedRequest | HintedRequest | None = None
+        """Who must learn the answer's status before the answer may go out."""
         self._held: HeldAnswer | None = None
         self._connection: UpstreamConnection | None = None
         self._counts: BackendMetrics | None = None
         self._waiter: Waiter | None = None
         self._exchanged = 0
-        self._is_retried = False
+        self._retried: RetriedRequest | None = None
         self._body: RequestBody | None = None
         self._request_done = False
         self._reading_paused = False  # the client is held back: there is no connection yet, or the backend is slow
         self._started_at = 0.0
-        self._status = 0
+        self._answer: ResponseHead | None = None
         self._switching: ResponseHead | None = None
 
     def __repr__(self) -> str:
@@ -157,6 +141,11 @@ class Exchange:
             fields.append((b"X-Distributer-Ticket", b"%d" % route.ticket))
         return fields
 
+    def problem(self, error: RequestError) -> tuple[ResponseHead, bytes]:
+        """Make the answer to an error. Who sees how requests are routed may know where they failed, too."""
+        tells_all = self._core.options.routing_headers
+        return problem(error, self.request_id, self.routing_fields, tells_all=tells_all)
+
     @property
     def is_held_back(self) -> bool:
         """Whether its body must wait: there is no connection to the backend yet, or the backend is slow."""
@@ -171,7 +160,7 @@ class Exchange:
 
     def start(self) -> None:
         """Set the exchange going."""
-        self.phase = _ROUTING
+        self.phase = ROUTING
         self._started_at = time.perf_counter()
         core, head = self._core, self.head
         core.metrics.requests += 1
@@ -189,8 +178,8 @@ class Exchange:
             core.store.owner(need.item, self._got_owner)
         else:
             self.item = need.item
-            self._claimed = ClaimedRequest(core, self, need)
-            self._claimed.begin()
+            self.claimed = self.holder = ClaimedRequest(core, self, need)
+            self.claimed.begin()
 
     def body(self, data: bytes) -> None:
         """Take some of the request's body; never none."""
@@ -199,7 +188,7 @@ class Exchange:
             self.refuse(self._too_large())
             return
         connection, body = self._connection, self._body
-        if connection is None and self.phase >= _FORWARDING:
+        if connection is None and self.phase >= FORWARDING:
             return  # the backend has answered without it
         if body is None:
             body = self._body = RequestBody(is_chunked=self.head.framing is _BY_CHUNKS)
@@ -210,7 +199,7 @@ class Exchange:
             return
         if body.is_long and body.is_kept:
             body.forget()
-        if self._claimed is not None and self._claimed.is_late():
+        if self.claimed is not None and self.claimed.is_late():
             self.expire()
             return
         connection.send_more(frame, done=False)
@@ -224,7 +213,7 @@ class Exchange:
                 self._body = RequestBody(is_chunked=True)
             end = self._body.end(trailers)
         if self._connection is not None:
-            if end and self._claimed is not None and self._claimed.is_late():
+            if end and self.claimed is not None and self.claimed.is_late():
                 self.expire()
                 return
             self._connection.send_more(end, done=True)
@@ -234,9 +223,9 @@ class Exchange:
         if self._held is not None:
             self._held.to = self._downstream = NOBODY
             return
-        if self.phase is _DONE:
+        if self.phase is DONE:
             return
-        claimed, connection = self._claimed, self._connection
+        claimed, connection = self.claimed, self._connection
         self._downstream = NOBODY
         if claimed is not None and connection is not None and self._request_done:
             # The outcome of a create or delete is worth waiting for, or the item stays in doubt.
@@ -247,10 +236,10 @@ class Exchange:
 
     def refuse(self, error: ClientError) -> None:
         """The client broke a rule within its request's body: no backend may take that for a complete one."""
-        if self.phase is _DONE:
+        if self.phase is DONE:
             return
         self._cut_request()
-        if self.phase is _ANSWERING:
+        if self.phase is ANSWERING:
             self._core.metrics.refused(error.status)
             self._cut(error)
         else:
@@ -271,12 +260,12 @@ class Exchange:
     @property
     def is_routing(self) -> bool:
         """Whether it still waits for where to go."""
-        return self.phase is _ROUTING
+        return self.phase is ROUTING
 
     def follow(self, decision: Decision) -> None:
         """Go where the request must go, or be refused."""
         if isinstance(decision, Route):
-            self._connect(decision)
+            self._go(decision)
         elif isinstance(decision, Unroutable):
             self._abort(decision)
         else:
@@ -286,7 +275,7 @@ class Exchange:
             self._core.store.ticket(self._got_ticket)
 
     def _got_ticket(self, answer: Ticket | StateError) -> None:
-        if self.phase is not _ROUTING:
+        if self.phase is not ROUTING:
             return
         core = self._core
         if isinstance(answer, StateError):
@@ -301,63 +290,90 @@ class Exchange:
         self.follow(choose_by_ticket(answer, core.ring, self.tried, self._exchanged))
 
     def _got_owner(self, answer: str | StateError | None) -> None:
-        if self.phase is not _ROUTING:
+        if self.phase is not ROUTING:
             return
         core, item = self._core, self.item
         assert item is not None
+        if answer is None:
+            self.follow_unbound(Reason.STICKY)
+            return
+        decision = choose_by_owner(item, answer, core.ring, Reason.STICKY)
         if isinstance(answer, StateError):
             remembered = core.fallback.owner(item)
             if remembered is not None:
                 core.metrics.degraded += 1
-                answer = remembered
-        elif answer is None:
-            core.fallback.forget(item)
-            if core.locator is not None:
-                core.locator.find(item, self._located)
-                return
+                decision = choose_by_owner(item, remembered, core.ring, Reason.STICKY)
         else:
             core.fallback.remember(item, answer)
-        self.follow(choose_by_owner(item, answer, core.ring, Reason.STICKY))
+            if core.options.owner_down is _REBIND and isinstance(decision, Route) and core.is_gone(decision.backend):
+                self._recovery.owner_gone(decision.backend)
+                return
+        self.follow(decision)
+
+    def follow_unbound(self, reason: Reason) -> None:
+        """Go where the item may be all the same, or take a ticket."""
+        core, item = self._core, self.item
+        assert item is not None
+        if core.locator is not None and reason is Reason.STICKY:
+            core.locator.find(item, self._located)
+            return
+        backend = hint_for(core, item)
+        if backend is not None:
+            self.holder = HintedRequest(core, self, item, reason)
+            self.follow(Route(backend, reason))
+            return
+        core.fallback.forget_binding(item)
+        self.follow(TakeTicket.FIRST)
 
     def _located(self, found: Located) -> None:
-        if self.phase is not _ROUTING:
+        if self.phase is not ROUTING:
             return
         core, item = self._core, self.item
         assert item is not None
-        if found.owner is not None:
+        if found.owner is None:
+            core.fallback.forget(item)
+        else:
             core.fallback.remember(item, found.owner)
         self.follow(choose_by_owner(item, found.owner, core.ring, Reason.STICKY))
 
     # Attempts.
 
-    def _connect(self, route: Route) -> None:
+    def _go(self, route: Route) -> None:
         self.route = route
         pool = self._core.pool(route.backend)
         connection = pool.idle()
         if connection is not None:
             self._send(connection)
         else:
-            self._wait_for_connection(route)
+            self.connect(route)
 
-    def _wait_for_connection(self, route: Route) -> None:
-        self.phase = _CONNECTING
+    def connect(self, route: Route) -> None:
+        """Wait for a connection, and go there."""
+        self.phase = CONNECTING
         self._waiter = self._core.pool(route.backend).acquire(self._connected)
+
+    def await_return(self, route: Route, until: float) -> None:
+        """Wait for the backend to come back, until then, and go there."""
+        self.phase = CONNECTING
+        self._waiter = self._core.pool(route.backend).await_return(self._connected, until)
 
     def _connected(self, result: UpstreamConnection | RequestError) -> None:
         self._waiter = None
         if isinstance(result, UpstreamConnection):
             self._send(result)
-        else:
+        elif isinstance(result, UpstreamError):
             self._attempt_failed(result)
+        else:
+            self.give_up(result)
 
     def _send(self, connection: UpstreamConnection) -> None:
         route, body = self.route, self._body
         assert route is not None
-        if self._claimed is not None and self._claimed.is_late():
+        if self.claimed is not None and self.claimed.is_late():
             self._core.pool(route.backend).give_back(connection)
             self.expire()
             return
-        self.phase = _FORWARDING
+        self.phase = FORWARDING
         self._connection = connection
         counts = self._core.metrics.backend(route.backend.id)
         counts.requests += 1
@@ -373,35 +389,23 @@ class Exchange:
                 body.forget()
         connection.send(self, data, answers_head=self.head.method == b"HEAD", done=self._request_done)
 
-    def _attempt_failed(self, error: RequestError) -> None:
-        """Decide what follows when an attempt ended before any byte of an answer."""
-        route, core, claimed = self.route, self._core, self._claimed
+    def _attempt_failed(self, error: UpstreamError) -> None:
+        """Go on when an attempt has failed before anything of its answer was let out."""
+        route = self.route
         assert route is not None
-        if isinstance(error, ConnectFailed):
-            core.note_unreachable(route.backend, str(error))
-            self.tried |= {route.backend}
-            if route.reason is Reason.ROTATION:
-                core.metrics.retries += 1
-                self.phase = _ROUTING
-                core.store.ticket(self._got_ticket)
-            elif claimed is not None and route.reason is Reason.CREATE and route.ticket is not None:
-                core.metrics.retries += 1
-                self.phase = _ROUTING
-                claimed.begin_elsewhere(route.backend.url)
-            else:
-                self._give_up(Unroutable(f"item {self.item} lives there, and {error}", title="Owner unreachable"))
-        elif isinstance(error, ConnectionStale) and self._may_send_again():
-            core.metrics.retries += 1
-            self._is_retried = True
-            if claimed is not None:
-                claimed.in_doubt = True
-            self._wait_for_connection(route)
-        else:
-            self._give_up(error)
+        self.phase = ROUTING
+        self._recovery.failed(route, error)
 
-    def _may_send_again(self) -> bool:
-        is_whole = self._body is None or self._body.is_kept
-        return not self._is_retried and is_whole and self.head.is_idempotent
+    @property
+    def _recovery(self) -> RetriedRequest:
+        if self._retried is None:
+            self._retried = RetriedRequest(self._core, self)
+        return self._retried
+
+    @property
+    def is_body_kept(self) -> bool:
+        """Whether all that has come of the request's body can be sent again."""
+        return self._body is None or self._body.is_kept
 
     # The answer: what the connection calls.
 
@@ -417,34 +421,34 @@ class Exchange:
             return
         route = self.route
         assert route is not None
-        self.phase = _ANSWERING
-        if self._body is not None:
-            self._body.forget()
-        self._status = head.status
+        self.phase = HOLDING
+        self._answer = head
         core = self._core
         core.note_reached(route.backend, head.status)
         if core.options.routing_headers:
             # A backend cannot say where its answer came from: the client is to believe these fields.
             head = head.with_fields(self.routing_fields, instead_of=_ROUTING_FIELDS)
-        claimed = self._claimed
-        if claimed is None:
+        holder = self.holder
+        if holder is None:
             self._downstream.start(head)
             return
         # Whoever has the answer finds the sticky map to agree with it.
+        self.phase = ANSWERING
         held = HeldAnswer(self._downstream, core.options.clients.answer_buffer_bytes, self.pause_answer)
         self._held = self._downstream = held
         held.start(head)
-        claimed.hold(held, head.status, route.backend.url)
+        holder.hold(held, head.status, route.backend.url)
 
     def response_data(self, data: bytes) -> None:
         self._downstream.write(data)
 
     def response_finished(self, trailers: bytes) -> None:
-        counts = self._counts
+        counts, answer = self._counts, self._answer
         assert counts is not None
+        assert answer is not None
         self._connection = None
-        counts.answered(self._status, time.perf_counter() - self._started_at)
-        self._end(self._status, is_failure=False)
+        counts.answered(answer.status, time.perf_counter() - self._started_at)
+        self._end(answer.status, is_failure=False)
         self._downstream.finish(trailers if trailers and self.head.takes_trailers else b"")
 
     def response_switched(self, rest: bytes) -> None:
@@ -466,20 +470,38 @@ class Exchange:
         Tunnel(core, client, backend, is_websocket=head.is_websocket).start(early, rest)
 
     def response_flush(self) -> None:
-        if self.phase is _ANSWERING:
+        if self.phase is ANSWERING:
+            self._downstream.flush()
+        elif self.phase is HOLDING:
+            answer = self._answer
+            assert answer is not None
+            if answer.framing is _BY_LENGTH and answer.content_length <= HELD_ANSWER_BYTES:
+                self._core.holding.add(self)
+            else:
+                self.let_out()
+
+    def let_out(self) -> None:
+        """Hold the answer no more: from now on it cannot be another's."""
+        if self.phase is HOLDING:
+            self.phase = ANSWERING
+            if self._body is not None:
+                self._body.forget()
             self._downstream.flush()
 
     def upstream_failed(self, error: UpstreamError) -> None:
         self._connection = None
         route = self.route
-        if route is not None and not isinstance(error, ConnectionStale):  # that one was closed for being idle
+        assert route is not None
+        if not isinstance(error, ConnectionStale):  # that one was closed for being idle
             self._core.note_failed(route.backend, str(error))
-        if self.phase is _ANSWERING:
+        if self.phase is ANSWERING:
+            self._core.failed_attempts.note(route.backend, error, self._core.clock.now)
             self._cut(error)
-        else:
-            self._count_out()
-            self.phase = _ROUTING
-            self._attempt_failed(error)
+            return
+        if self.phase is HOLDING:
+            self._downstream.withdraw()
+        self._count_out()
+        self._attempt_failed(error)
 
     def pause_sending(self) -> None:
         if not self._reading_paused:
@@ -495,13 +517,13 @@ class Exchange:
 
     def forget_claim(self) -> None:
         """Have no claim any more."""
-        self._claimed = None
+        self.claimed = self.holder = None
 
     def release(self, answer: HeldAnswer) -> None:
         """Let the answer out that was held."""
         self._held = None
         self._downstream = answer.to
-        if answer.to is NOBODY and self.phase is not _DONE:
+        if answer.to is NOBODY and self.phase is not DONE:
             # The outcome is known, and nobody waits for the rest.
             self._leave_backend()
             self._end(ClientGone.status, is_failure=False)
@@ -512,7 +534,7 @@ class Exchange:
     def expire(self) -> None:
         """A claimed request has taken too long: cut it, before its claim's deadline passes."""
         limit_s = self._core.options.claim_timeout_s
-        self._give_up(UpstreamTimeout(f"the item's request took longer than {limit_s:g} s", sent=self._leave_backend()))
+        self.give_up(UpstreamTimeout(f"the item's request took longer than {limit_s:g} s", sent=self._leave_backend()))
 
     # The ends.
 
@@ -528,14 +550,14 @@ class Exchange:
         connection, self._connection = self._connection, None
         if connection is not None:
             # A create must not come to its backend after its claim's deadline.
-            connection.abandon(by_reset=self._claimed is not None)
+            connection.abandon(by_reset=self.claimed is not None)
         return connection is not None
 
     def _cut_request(self) -> None:
         """Leave the backend for the client's sake. A claim under which nothing was sent is given back."""
         was_sent = self._leave_backend()
-        if self._claimed is not None and not was_sent and self.route is not None and not self._claimed.in_doubt:
-            self._claimed.settle(self.route.backend.url, Outcome.FAILED)
+        if self.claimed is not None and not was_sent and self.route is not None and not self.claimed.in_doubt:
+            self.claimed.settle(self.route.backend.url, Outcome.FAILED)
 
     def _count_out(self, *, is_failure: bool = True) -> None:
         """Count an attempt out."""
@@ -544,9 +566,9 @@ class Exchange:
         counts.in_flight -= 1
         counts.failures += is_failure
 
-    def _give_up(self, error: RequestError) -> None:
+    def give_up(self, error: RequestError) -> None:
         """End without an answer from a backend; a claim under which nothing was sent is given back first."""
-        claimed, route = self._claimed, self.route
+        claimed, route = self.claimed, self.route
         may_have_been_sent = isinstance(error, UpstreamError) and error.sent
         if claimed is None or route is None or may_have_been_sent or claimed.in_doubt:
             self._abort(error)
@@ -558,16 +580,19 @@ class Exchange:
         self._downstream.abort(error)
 
     def _abort(self, error: RequestError) -> None:
-        if self.phase is not _DONE:
+        if self.phase is not DONE:
             self._core.metrics.refused(error.status)
             self._end(error.status, is_failure=False)
             self._downstream.abort(error)
 
     def _end(self, status: int, *, is_failure: bool) -> None:
-        if self.phase is _ANSWERING or self.phase is _FORWARDING:
+        phase = self.phase
+        if phase is HOLDING or phase is ANSWERING or phase is FORWARDING:
             self._count_out(is_failure=is_failure)
-        self.phase = _DONE
-        if self._claimed is not None:
-            self._claimed.leave()
+            if self._core.holding:
+                self._core.holding.discard(self)
+        self.phase = DONE
+        if self.claimed is not None:
+            self.claimed.leave()
         if self._core.on_answer is not None:
             self._core.on_answer(self, status)

@@ -57,6 +57,10 @@ class HeldAnswer:
 
     def flush(self) -> None: ...
 
+    def withdraw(self) -> None:
+        """Never: by the head that it is held by, what happened has been told to the shared state."""
+        raise AssertionError("an answer that is held is not withdrawn")
+
     def switch(self, head: ResponseHead) -> tuple[End, bytes]:
         raise ValueError("it switched to another protocol behind its answer")
 

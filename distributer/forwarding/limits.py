@@ -12,6 +12,10 @@ LARGE_READ_BYTES = 64 * 1024
 """Behind a read of that size there is most likely another, and the event loop would take up to 32 of them at once: then
 others have their turn first."""
 
+HELD_ANSWER_BYTES = 64 * 1024
+"""An answer whose body is that long at most is let out whole, if it comes within a tick of the clock, or two: until
+then, the request may have another."""
+
 NO_BOUND = sys.maxsize
 
 

@@ -22,9 +22,8 @@ from distributer.errors import RequestError, StateError
 from distributer.forwarding.metrics import Metrics
 from distributer.forwarding.pool import BackendPool
 from distributer.forwarding.question import ask, existence, question
-from distributer.model import AdminState, Backend, ItemId
+from distributer.model import Backend, ItemId
 from distributer.routing.item import ItemRules
-from distributer.routing.topology import Topology
 from distributer.state.store import Store
 from distributer.tasks import end
 
@@ -58,7 +57,10 @@ class Asker(Protocol):
     clock: Clock
     metrics: Metrics
     store: Store
-    topology: Topology
+
+    @property
+    def holders(self) -> Sequence[Backend]:
+        """The backends that may have items."""
 
     @property
     def rules(self) -> ItemRules:
@@ -128,8 +130,7 @@ class Locator:
     async def _ask_all(self, item: ItemId) -> Located:
         core = self._core
         core.metrics.askings += 1
-        members = [member for member in core.topology.members if member.joined and member.state is not AdminState.MAINT]
-        backends = [member.backend for member in members]
+        backends = core.holders
         answers: Sequence[bool | None] = await asyncio.gather(*(self._has(backend, item) for backend in backends))
         holders = [backend.url for backend, has in zip(backends, answers, strict=True) if has]
         if not holders:

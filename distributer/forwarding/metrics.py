@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Any
 
+from distributer.routing.retry import Failure
+
 LATENCY_BOUNDS_S = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 )  # fmt: skip
@@ -57,9 +59,11 @@ class Metrics:
         "located",
         "probes_failed",
         "probes_passed",
+        "rebound",
         "refusals",
         "requests",
         "retries",
+        "retries_refused",
         "tickets_exchanged",
         "tunnel_bytes_down",
         "tunnel_bytes_up",
@@ -79,7 +83,12 @@ class Metrics:
         self.askings = 0
         """How often all backends were asked for an item that was bound nowhere, and how often one had it."""
         self.located = 0
-        self.retries = 0
+        self.retries = dict.fromkeys(Failure, 0)
+        """Attempts that were made again, by why."""
+        self.retries_refused = 0
+        """Attempts that would have been made again, had the budget allowed."""
+        self.rebound = 0
+        """Items that were given to another backend, for their owner was down."""
         self.tickets_exchanged = 0
         self.probes_passed = 0
         """Probes of backends, made while this replica held the lease; and the ejections that it then ordered."""
@@ -114,7 +123,9 @@ class Metrics:
             "degraded": self.degraded,
             "askings": self.askings,
             "located": self.located,
-            "retries": self.retries,
+            "retries": {failure.value: count for failure, count in self.retries.items()},
+            "retries_refused": self.retries_refused,
+            "rebound": self.rebound,
             "tickets_exchanged": self.tickets_exchanged,
             "tunnels": {
                 "total": self.tunnels,

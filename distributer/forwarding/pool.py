@@ -20,28 +20,12 @@ from typing import Any
 
 from distributer.clock import Clock
 from distributer.errors import ConnectFailed, RequestError, Unroutable
+from distributer.forwarding.absence import Absence, Deliver, Waiter
 from distributer.forwarding.connection import UpstreamConnection
 from distributer.forwarding.limits import UpstreamLimits
 from distributer.forwarding.metrics import BackendMetrics
 from distributer.model import Backend
 from distributer.tasks import end
-
-Deliver = Callable[[UpstreamConnection | RequestError], None]
-
-
-class Waiter:
-    """A request that waits for a connection. `cancel` makes it wait no more."""
-
-    __slots__ = ("_waiting", "deadline", "deliver")
-
-    def __init__(self, deliver: Deliver, deadline: float, waiting: OrderedDict[Waiter, None]) -> None:
-        self.deliver = deliver
-        self.deadline = deadline
-        self._waiting = waiting
-
-    def cancel(self) -> None:
-        """Leave the line. Delivers nothing."""
-        self._waiting.pop(self, None)
 
 
 class BackendPool:
@@ -56,12 +40,13 @@ class BackendPool:
         self._all: set[UpstreamConnection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self._waiting: OrderedDict[Waiter, None] = OrderedDict()
+        self._absence = Absence()
         self._is_retired = False
 
     def __repr__(self) -> str:
         return (
             f"<BackendPool {self.backend.id}, open: {len(self._all)}, idle: {len(self._idle)}, "
-            f"connecting: {len(self._connecting)}, waiting: {len(self._waiting)}>"
+            f"connecting: {len(self._connecting)}, waiting: {len(self._waiting)}, absent for: {len(self._absence)}>"
         )
 
     def idle(self) -> UpstreamConnection | None:
@@ -82,10 +67,20 @@ class BackendPool:
             deliver(self._busy())
             return None
         waiter = Waiter(deliver, self.clock.now + self.limits.wait_timeout_s, self._waiting)
-        self._waiting[waiter] = None
         if not self._connect_more():
             self._metrics.waits += 1
         return waiter
+
+    def await_return(self, deliver: Deliver, until: float) -> Waiter | None:
+        """Wait for a backend that takes no connections to come back, until coarse time `until` at the latest.
+
+        Delivers as `acquire` does, which is what follows the return; ConnectFailed when that does not come in time.
+        None: refused, `deliver` has been called.
+        """
+        if len(self._absence) >= self.limits.max_waiting:
+            deliver(self._busy())
+            return None
+        return self._absence.join(deliver, until, self.clock.now)
 
     def give_back(self, connection: UpstreamConnection) -> None:
         """Take a connection back that may be reused, unless it is too old."""
@@ -126,6 +121,11 @@ class BackendPool:
                 if waiter in self._waiting:
                     waiter.cancel()
                     waiter.deliver(self._busy())
+        if self._absence:
+            for waiter in self._absence.expired(now):
+                waiter.deliver(ConnectFailed(f"{self.backend.url} has not come back"))
+            if not self._connecting and self._absence.is_due(now):
+                self._start_connecting()
 
     def retire(self) -> None:
         """Keep no connection beyond its present request: the backend is no longer of the cluster."""
@@ -137,7 +137,7 @@ class BackendPool:
     @property
     def is_empty(self) -> bool:
         """Whether there is no connection, and nobody waits for one."""
-        return not (self._all or self._connecting or self._waiting)
+        return not (self._all or self._connecting or self._waiting or self._absence)
 
     async def close(self) -> None:
         """Cut all connections."""
@@ -153,6 +153,7 @@ class BackendPool:
         return Unroutable(
             f"{self.backend.url} has {self.limits.max_in_flight} requests of this replica in flight, as many as it may",
             title="Backend busy",
+            detail="as many requests as may be wait for the backend already",
         )
 
     def _next_waiter(self) -> Waiter:
@@ -163,10 +164,13 @@ class BackendPool:
         """Make one more connection, if one is waited for and may be made. Return whether one is being made."""
         if self._is_full or len(self._connecting) >= len(self._waiting):
             return False
+        self._start_connecting()
+        return True
+
+    def _start_connecting(self) -> None:
         task = asyncio.get_running_loop().create_task(self._connect())
         self._connecting.add(task)
         task.add_done_callback(self._connect_ended)
-        return True
 
     def _connect_ended(self, task: asyncio.Task[None]) -> None:
         self._connecting.discard(task)
@@ -187,6 +191,8 @@ class BackendPool:
         if isinstance(result, UpstreamConnection):
             if result.is_open:
                 self._all.add(result)
+                if self._absence:
+                    self._absence.end(self._waiting, self.clock.now + self.limits.wait_timeout_s)
                 self.give_back(result)
                 return
             result = ConnectFailed(f"{backend.url} closed the connection at once")

@@ -19,6 +19,8 @@ from distributer import log
 from distributer.config import Settings
 
 READY_LINE = "ready"
+SIGN_LINE = "alive"
+SIGN_EVERY_S = 1.0
 DRAIN_GRACE_S = 0.5
 """How long a draining worker keeps idle connections, and for half of it takes new ones: clients that send meanwhile are
 answered `Connection: close`, rather than find their connection closed under their request."""
@@ -29,6 +31,11 @@ KILL_MARGIN_S = 3.0
 def longest_drain_s(settings: Settings) -> float:
     """Say how long after SIGTERM a child that has not ended is killed."""
     return settings.drain_timeout_s + DRAIN_GRACE_S + KILL_MARGIN_S
+
+
+def sign_every_s(settings: Settings) -> float:
+    """Say how often a child gives a sign of life, and is looked after by the supervisor."""
+    return min(SIGN_EVERY_S, settings.worker_timeout_s / 4) or SIGN_EVERY_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,8 @@ def take_order() -> Order:
 
 
 class ChildServer(uvicorn.Server):
-    """uvicorn's server, as a child: says when it is ready, ends with the supervisor, and with exit status 0."""
+    """uvicorn's server, as a child: says when it is ready, and that it lives; ends with the supervisor, and with exit
+    status 0."""
 
     def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
         super().__init__(config)
@@ -63,8 +71,10 @@ class ChildServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        with contextlib.suppress(BrokenPipeError):  # the supervisor has gone meanwhile; standard input tells us next
-            os.write(sys.stdout.fileno(), f"{READY_LINE}\n".encode())
+        os.set_blocking(sys.stdout.fileno(), False)  # a supervisor that is stopped reads nothing
+        _tell_supervisor(READY_LINE)
+        if self._settings.worker_timeout_s:
+            self._give_sign(asyncio.get_running_loop())
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -76,6 +86,11 @@ class ChildServer(uvicorn.Server):
         yield
         loop.remove_reader(sys.stdin.fileno())
 
+    def _give_sign(self, loop: asyncio.AbstractEventLoop) -> None:
+        # As long as the loop runs, through the drain too.
+        _tell_supervisor(SIGN_LINE)
+        loop.call_later(sign_every_s(self._settings), self._give_sign, loop)
+
     def _supervisor_gone(self) -> None:
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         self.should_exit = True
@@ -83,3 +98,9 @@ class ChildServer(uvicorn.Server):
         limit = threading.Timer(longest_drain_s(self._settings), os._exit, (1,))
         limit.daemon = True
         limit.start()
+
+
+def _tell_supervisor(line: str) -> None:
+    # If the supervisor has gone, standard input tells us; if it is stopped, it has enough to read.
+    with contextlib.suppress(BrokenPipeError, BlockingIOError):
+        os.write(sys.stdout.fileno(), f"{line}\n".encode())

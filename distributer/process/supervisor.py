@@ -12,13 +12,9 @@ successor. Workers live in sessions of their own: Ctrl-C in a terminal reaches t
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
-import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,48 +23,18 @@ from typing import Any
 from distributer.config import Settings, require_backends
 from distributer.control.replica import enter_cluster
 from distributer.errors import StartupError
-from distributer.process.child import READY_LINE, longest_drain_s
+from distributer.process.child import longest_drain_s, sign_every_s
+from distributer.process.child_process import READY_TIMEOUT_S, ChildProcess
 from distributer.process.descriptors import raise_limit, require_descriptors
+from distributer.process.notify import Notifier
 from distributer.process.sockets import SHARE_ONE_SOCKET, listen
+from distributer.tasks import end
 
-READY_TIMEOUT_S = 20.0
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
 STEADY_S = 5.0
 
 log = logging.getLogger("distributer")
-
-
-class _Child:
-    """A child process, from its start to its end."""
-
-    def __init__(self, process: asyncio.subprocess.Process, slot_served: asyncio.Event) -> None:
-        self._process = process
-        self._slot_served = slot_served
-        self.ready = asyncio.Event()
-        self.ended = asyncio.Event()
-        self.superseded = asyncio.Event()
-        """Another has its slot: its end is no longer the keeper's business."""
-        self.status = 0
-
-    async def watch(self, order: bytes) -> None:
-        """Hand it its order, and follow it to its end."""
-        process = self._process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(order)
-        while line := await process.stdout.readline():
-            if line.decode().strip() == READY_LINE:
-                self.ready.set()
-                self._slot_served.set()
-        self.status = await process.wait()
-        self.ended.set()
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal, unless it has ended."""
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
-                self._process.send_signal(number)
 
 
 @dataclass(slots=True)
@@ -79,7 +45,7 @@ class _Slot:
     title: str
     module: str
     socket: socket.socket
-    child: _Child | None = None
+    child: ChildProcess | None = None
     served: asyncio.Event = field(default_factory=asyncio.Event)
     """Some child of it has been ready."""
     delay_s: float = 0.0
@@ -89,18 +55,26 @@ class Supervisor:
     """Keeps the replicas of one machine going. `run` returns when all has stopped."""
 
     def __init__(
-        self, settings: Settings, say: Callable[[str], None], *, share_socket: bool = SHARE_ONE_SOCKET
+        self,
+        settings: Settings,
+        say: Callable[[str], None],
+        *,
+        share_socket: bool = SHARE_ONE_SOCKET,
+        notifier: Notifier | None = None,
     ) -> None:
         self._settings = settings
         self._say = say
+        self._notifier = notifier or Notifier()
         self._share_socket = share_socket
         self._slots: list[_Slot] = []
         self._sockets: list[socket.socket] = []
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._restart = asyncio.Event()
-        self._children: dict[_Child, asyncio.Task[None]] = {}  # all that live, those that drain too
+        self._is_restarting = False
+        self._children: dict[ChildProcess, asyncio.Task[None]] = {}  # all that live, those that drain too
         self._keepers: list[asyncio.Task[None]] = []
+        self._minder: list[asyncio.Task[None]] = []
         self._failure: StartupError | None = None
         """Why the first child of a slot could not be started at all."""
 
@@ -143,7 +117,10 @@ class Supervisor:
             return
         waiting.result()
         self._keepers = [asyncio.create_task(self._keep(slot), name=slot.name) for slot in self._slots]
+        self._minder = [asyncio.create_task(self._mind(), name="minder")]
         await self._wait_ready()
+        if not self._stop.is_set():
+            self._notifier.ready(self._status)
 
     async def run(self) -> None:
         """Wait for `interrupt`, then stop all. Meanwhile, restart when asked to."""
@@ -161,6 +138,7 @@ class Supervisor:
             sock.close()
         if self._children:
             self._say(f"draining, for up to {self._settings.drain_timeout_s:g} s (again: at once)")
+            self._notifier.stopping(self._status)
         for child in self._children:
             child.signal(signal.SIGTERM)
         ended: asyncio.Task[Any] = asyncio.create_task(self._all_ended())
@@ -171,6 +149,25 @@ class Supervisor:
         for child in self._children:
             child.signal(signal.SIGKILL)
         await ended
+        await end(self._minder)
+
+    @property
+    def _status(self) -> str:
+        if self._stop.is_set():
+            return f"draining, for up to {self._settings.drain_timeout_s:g} s; processes left: {len(self._children)}"
+        serving = sum(slot.child is not None and slot.child.serves for slot in self._slots)
+        line = f"{serving} of {len(self._slots)} processes serve"
+        return f"rolling restart; {line}" if self._is_restarting else line
+
+    async def _mind(self) -> None:
+        """Kill children that hang, whose keepers then replace them; and show how all stands."""
+        while True:
+            await asyncio.sleep(sign_every_s(self._settings))
+            for child in tuple(self._children):
+                if how := child.check():
+                    log.error("%s %s; killing it", child.name, how)
+                    child.signal(signal.SIGKILL)
+            self._notifier.status(self._status)
 
     async def _all_ended(self) -> None:
         await asyncio.gather(*self._keepers)
@@ -214,40 +211,31 @@ class Supervisor:
                 return
             lived_s = time.monotonic() - started_at
             slot.delay_s = FIRST_DELAY_S if lived_s >= STEADY_S else min(LONGEST_DELAY_S, max(0.05, slot.delay_s * 2))
-            log.warning("%s ended (%s); starting it again in %.2g s", slot.name, _manner(child.status), slot.delay_s)
+            log.warning("%s ended (%s); starting it again in %.2g s", slot.name, child.manner, slot.delay_s)
             await _first_of(self._stop, timeout_s=slot.delay_s)
 
-    async def _start(self, slot: _Slot) -> _Child:
+    async def _start(self, slot: _Slot) -> ChildProcess:
         """Start a child for a slot. Raises StartupError if the system has no room for it."""
-        descriptor = slot.socket.fileno()
-        try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                slot.module,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                pass_fds=(descriptor,),
-                start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
-        except OSError as error:
-            raise StartupError(f"{slot.name} cannot be started: {error.strerror or error}") from error
-        child = _Child(process, slot.served)
+        child = await ChildProcess.start(slot.name, slot.module, slot.socket, self._settings, slot.served)
         if self._stop.is_set():
             child.signal(signal.SIGTERM)
-        order = {"name": slot.name, "fd": descriptor, "settings": self._settings.model_dump(mode="json")}
-        self._children[child] = task = asyncio.create_task(child.watch(json.dumps(order).encode() + b"\n"))
+        self._children[child] = task = asyncio.create_task(child.watch())
         task.add_done_callback(lambda _: self._children.pop(child))
         return child
 
     async def _replace_all(self) -> None:
         """Replace one child after another. Given up at the first successor that does not serve."""
         self._say(f"rolling restart of {len(self._slots)} processes")
+        self._is_restarting = True
+        self._notifier.reloading(self._status)
+        is_done = True
         for slot in self._slots:
-            if self._stop.is_set() or not await self._replace(slot):
-                return
-        self._say("rolling restart done")
+            is_done = is_done and not self._stop.is_set() and await self._replace(slot)
+        self._is_restarting = False
+        if is_done:
+            self._say("rolling restart done")
+        if not self._stop.is_set():
+            self._notifier.ready(self._status)
 
     async def _replace(self, slot: _Slot) -> bool:
         """Replace one child: its successor takes connections from the same socket before it drains."""
@@ -260,7 +248,7 @@ class Supervisor:
         if self._stop.is_set():
             return False
         if not successor.ready.is_set():
-            how = _manner(successor.status) if successor.ended.is_set() else f"not ready within {READY_TIMEOUT_S:g} s"
+            how = successor.manner if successor.ended.is_set() else f"not ready within {READY_TIMEOUT_S:g} s"
             log.error("the successor of %s failed (%s); the restart is given up, the old one goes on", slot.name, how)
             await self._retire(successor)
             return False
@@ -272,7 +260,7 @@ class Supervisor:
         self._say(f"{slot.title} replaced")
         return True
 
-    async def _retire(self, child: _Child) -> None:
+    async def _retire(self, child: ChildProcess) -> None:
         """Let a child drain, and kill it if that takes too long."""
         child.signal(signal.SIGTERM)
         await _first_of(child.ended, self._stop, timeout_s=longest_drain_s(self._settings))
@@ -287,7 +275,3 @@ async def _first_of(*events: asyncio.Event, timeout_s: float | None = None) -> N
     await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
-
-
-def _manner(status: int) -> str:
-    return f"exit status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
+import logging
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -19,6 +19,8 @@ from distributer.forwarding.core import ForwardingCore
 from distributer.heap import spare_the_collector
 from distributer.process.child import DRAIN_GRACE_S, ChildServer, take_order
 from distributer.process.descriptors import fitted, raise_limit
+
+log = logging.getLogger("distributer")
 
 FIRST_WAIT_S = 1.0
 """How long a worker waits for Redis before it serves degraded. The supervisor has waited before the first one."""
@@ -42,7 +44,23 @@ class _Server(ChildServer):
                 server.close()
             # Of those who were accepted last, the requests are on their way.
             await asyncio.sleep(DRAIN_GRACE_S / 2)
+        loop = asyncio.get_running_loop()
+        limit = loop.call_later(self._settings.drain_timeout_s, self._cut_rest, loop)
         await super().shutdown(sockets)
+        limit.cancel()
+
+    def _cut_rest(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The drain has lasted for as long as it may: cut what is left, for which uvicorn waits."""
+        tunnels = tuple(self.core.tunnels) if self.core is not None else ()
+        left = {"connections": len(self.server_state.connections) - len(tunnels), "tunnels": len(tunnels)}
+        log.warning("drain_timeout_s is over; what is left is cut", extra=left)
+        for tunnel in tunnels:
+            tunnel.cut()
+        loop.call_soon(self._cut_connections)  # when those of the tunnels are gone
+
+    def _cut_connections(self) -> None:
+        for connection in tuple(self.server_state.connections):
+            cast(ExpressProtocol, connection).cut()
 
 
 def main() -> int:
@@ -69,7 +87,6 @@ def main() -> int:
             proxy_headers=False,
             server_header=False,
             date_header=False,
-            timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
         ),
         settings,
     )

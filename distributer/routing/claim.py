@@ -29,6 +29,12 @@ Only three transitions unbind, and none of them can break I4:
 - the sweeper asked the owner after every deadline, and nothing has begun or settled since it listed the doubt.
 In every other case the binding is kept. A stale one is harmless: the owner says 404, or takes the next create.
 
+Two things from outside take bindings away: `sticky_ttl_s` and the release of a removed backend's items. Neither does
+while there is an entry: a binding has an end only from when its last claim has gone, and a new claim takes that away
+again, in the same transition. So I1 to I3 stand, and a create never loses its binding on the way. Of I4 remains: *an
+item that exists is bound as long as it is used within the time, and its backend is of the cluster*. Whoever sets one or
+does the other accepts that the rest is forgotten.
+
 What an edit with redis-cli, a Redis that lost its last writes, or a leap of its clock can do lies outside A1 to A4.
 They are met halfway: an edited binding is left as edited, and a create that succeeded writes back one that is missing.
 

@@ -92,6 +92,7 @@ def choose_by_owner(item: ItemId, owner: str | StateError | None, ring: Ring, re
         return Unroutable(
             f"the shared state is away, and where item {item} lives is not known here: {owner}",
             title="Routing state unavailable",
+            detail=f"the shared state is away, and where item {item} lives is not known here",
         )
     backend = ring.by_url(owner)
     if backend is None:

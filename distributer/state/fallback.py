@@ -55,11 +55,15 @@ class Fallback:
             self._old, self._new = self._new, {}
 
     def forget(self, item: ItemId) -> None:
-        """Drop a binding that Redis just said is none."""
-        self._new.pop(item, None)
-        self._old.pop(item, None)
+        """Drop a binding that is none any more, and the hint with it."""
+        self.forget_binding(item)
         if self._hints:
             self._hints.pop(item, None)
+
+    def forget_binding(self, item: ItemId) -> None:
+        """Drop a binding that Redis just said is none. A hint stays."""
+        self._new.pop(item, None)
+        self._old.pop(item, None)
 
     def doubt(self) -> None:
         """Redis may have lost bindings that were remembered until now."""

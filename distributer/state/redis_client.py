@@ -15,7 +15,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from distributer.errors import StateError
-from distributer.state.trouble import Trouble, trouble_of
+from distributer.state.trouble import FAILURES, Trouble, trouble_of
 
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
 SENTINEL_TIMEOUT_S = 0.5
@@ -129,7 +129,7 @@ async def ping(url: str, timeout_s: float, keys: Sequence[str] = ()) -> None:
             await client.ping()
             if keys:
                 await client.exists(*keys)
-    except (redis.RedisError, OSError, TimeoutError) as error:
+    except FAILURES as error:
         trouble = trouble_of(error)
         if trouble.kind in _IN_VAIN:
             raise RedisRefusedError(_IN_VAIN[trouble.kind].format(trouble.detail)) from error

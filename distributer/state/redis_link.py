@@ -23,7 +23,7 @@ from distributer.state.backoff import Backoff
 from distributer.state.commit import Command, Reply
 from distributer.state.mode import STEADY_S
 from distributer.state.redis_client import disconnect
-from distributer.state.trouble import RedisTrouble, Trouble, trouble_of
+from distributer.state.trouble import FAILURES, RedisTrouble, Trouble, trouble_of
 from distributer.tasks import end
 
 Deliver = Callable[[Sequence[Reply] | StateError], None]
@@ -180,7 +180,7 @@ class HotLink:
     async def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(redis.RedisError, OSError, TimeoutError):
+            with contextlib.suppress(*FAILURES):
                 await connection.disconnect(nowait=True)
 
     async def _keep(self) -> None:
@@ -212,7 +212,7 @@ class HotLink:
                 async with asyncio.timeout(SENTINEL_POLL_S):
                     await self._lost.wait()
             # A Sentinel that does not answer, or knows of no master, changes nothing.
-            with contextlib.suppress(redis.RedisError, OSError, TimeoutError):
+            with contextlib.suppress(*FAILURES):
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
                     master = await pool.get_master_address()  # type: ignore[no-untyped-call]
                 if self._connection is not None and master != (self._connection.host, self._connection.port):
@@ -228,7 +228,7 @@ class HotLink:
             async with asyncio.timeout(self._budget_s):
                 await connection.send_command("PING")
                 await connection.read_response()
-        except (redis.RedisError, OSError, TimeoutError) as error:
+        except FAILURES as error:
             await self._drop_connection()
             raise trouble_of(error) from error
         # redis-py names no public way to its stream; this is the one place that knows the private one.
@@ -310,7 +310,7 @@ class ClientLink:
         try:
             async with asyncio.timeout(self._budget_s):
                 return cast(Sequence[Reply], await pipeline.execute(raise_on_error=False))
-        except (redis.RedisError, OSError, TimeoutError) as error:
+        except FAILURES as error:
             return trouble_of(error)
 
 

@@ -13,6 +13,10 @@ from redis import exceptions
 
 from distributer.errors import StateError
 
+FAILURES = (exceptions.RedisError, OSError, TimeoutError, RuntimeError)
+"""What a call of redis-py raises when Redis is not as it should be. RuntimeError is uvloop's, of a transport that was
+reset before anything could be written: a port that accepts and resets at once, such as a balancer's."""
+
 
 class Trouble(Enum):
     """One thing that is wrong. The value is what is said of Redis."""

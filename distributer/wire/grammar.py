@@ -35,6 +35,9 @@ HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]++\]|(?:[0-9A-Za-z\-._~]|%[0-9A-Fa-f]{2})
 PROTOCOL = re.compile(TOKEN + rb"(?:/" + TOKEN + rb")?+")
 """An element of Upgrade (RFC 9110 section 7.8)."""
 
+IDEMPOTENCY_KEY = re.compile(rb"(?:^|\n)(?i:idempotency-key):[ \t]*+[^ \t\r]")
+"""A field of that name with a value, among the lines of a section."""
+
 _QUOTED = rb"\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+\""
 _BWS = rb"[\t ]*+"
 _EXTENSION = _BWS + rb";" + _BWS + TOKEN + rb"(?:" + _BWS + rb"=" + _BWS + rb"(?:" + TOKEN + rb"|" + _QUOTED + rb"))?+"

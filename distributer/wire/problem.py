@@ -12,10 +12,14 @@ from distributer.wire.response import ResponseHead
 
 
 def problem(
-    error: RequestError, request_id: bytes | None = None, more: Iterable[Field] = ()
+    error: RequestError, request_id: bytes | None = None, more: Iterable[Field] = (), *, tells_all: bool = False
 ) -> tuple[ResponseHead, bytes]:
-    """Make the head and the body of the answer to an error. `more`: fields that it has besides."""
-    text = {"type": "about:blank", "title": error.title, "status": error.status, "detail": str(error)}
+    """Make the head and the body of the answer to an error.
+
+    `more`: fields that it has besides. `tells_all`: the client may know the inside, and is told what the log is.
+    """
+    detail = str(error) if tells_all else error.detail
+    text = {"type": "about:blank", "title": error.title, "status": error.status, "detail": detail}
     if request_id is not None:
         text["request_id"] = request_id.decode("latin-1")
     body = json.dumps(text).encode() + b"\n"

@@ -20,7 +20,15 @@ from distributer.wire.fields import (
     without,
 )
 from distributer.wire.forwarded import UNTRUSTED, Origin, without_host
-from distributer.wire.grammar import ABSOLUTE_FORM, CRLF, FIELDS, HOST, PROTOCOL, why_no_fields
+from distributer.wire.grammar import (
+    ABSOLUTE_FORM,
+    CRLF,
+    FIELDS,
+    HOST,
+    IDEMPOTENCY_KEY,
+    PROTOCOL,
+    why_no_fields,
+)
 
 REQUEST_ID_BYTES = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.=+/:@")
 MAX_REQUEST_ID_BYTES = 128
@@ -208,6 +216,14 @@ class RequestHead:
     def is_idempotent(self) -> bool:
         """Whether sending it twice has the effect of sending it once (RFC 9110 section 9.2.2)."""
         return self.method in IDEMPOTENT
+
+    @property
+    def has_idempotency_key(self) -> bool:
+        """Whether the backend is told how to know it again (draft-ietf-httpapi-idempotency-key-header).
+
+        Looked for when it is asked for, which is seldom.
+        """
+        return IDEMPOTENCY_KEY.search(self.section.lines) is not None
 
     @property
     def host(self) -> bytes | None:

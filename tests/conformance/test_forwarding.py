@@ -431,7 +431,8 @@ async def test_a_silent_backend_is_a_504(front: Front) -> None:
     async with front(script, first_byte_timeout_s=0.3) as (port, it):
         answer = await ask(port, request())
         assert answer.status == 504
-        assert f"127.0.0.1:{it.port}" in str(problem(answer)["detail"])
+        problem(answer)
+        assert len(it.requests) == 1, "the backend that is too slow does not get it twice"
 
 
 async def test_a_backend_that_stops_within_its_answer_gets_the_client_cut_off(front: Front) -> None:
@@ -474,12 +475,22 @@ async def test_bytes_behind_an_answer_are_not_the_next_answer(front: Front) -> N
     assert it.connections == 2
 
 
-async def test_an_answer_cut_short_is_cut_short_for_the_client(front: Front) -> None:
-    cut = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello"
-    async with front(replies(cut, close=True)) as (port, _), connected(port) as client:
+@pytest.mark.parametrize("size", [100_000, 1000])
+async def test_an_answer_cut_short_when_it_has_begun_is_cut_short_for_the_client(front: Front, size: int) -> None:
+    go_on = asyncio.Event()
+
+    async def script(_message: Message, _reader: object, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nhello" % size)
+        await writer.drain()
+        await go_on.wait()
+        writer.close()
+
+    async with front(script) as (port, it), connected(port) as client:
         await client.send(request())
-        answer = await client.rest()
-    assert len(answer.partition(b"\r\n\r\n")[2]) < 10
+        assert await client.reader.readuntil(b"hello")  # a large one at once, a small one on the next tick
+        go_on.set()
+        assert await client.rest() == b""
+    assert len(it.requests) == 1
 
 
 # What clients may not send. The full list comes with the hardening; these would smuggle a request.

@@ -67,7 +67,7 @@ async def test_on_a_redis_cluster_the_prefix_needs_a_hash_tag_and_then_all_works
 
 
 @pytest.mark.parametrize("server", [""], indirect=True)
-async def test_very_many_settlements_are_made_when_redis_takes_writes_again_and_make_no_round_trip_late(
+async def test_very_many_settlements_are_made_when_redis_takes_writes_again(
     server: RedisServer,
 ) -> None:
     keys, count = Keys("p"), 2000

@@ -86,9 +86,9 @@ async def store(request: pytest.FixtureRequest, redis_servers: Callable[[str], R
         await client.aclose()
     else:
         server = redis_servers(request.param)
+        await _flush(server)
         pool = pool_of(server.url, 5.0)
         async for it in _opened(RedisStore(HotLink(pool, 5.0), Keys("p"), TTL_S, TOPOLOGY)):
-            await _flush(server)
             yield it
 
 

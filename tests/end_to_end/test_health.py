@@ -15,12 +15,18 @@ from typing import Any, cast
 import pytest
 import redis.asyncio as redis
 
-from distributer.control import lease
+from distributer.control import follower, lease
 from distributer.control.membership import Membership
+from distributer.control.prober import Prober, Probing
+from distributer.control.record import Record
 from distributer.control.registry import Registry
+from distributer.forwarding.core import ForwardingCore
 from distributer.model import AdminState, Backend
-from distributer.routing.topology import FROM_ADMIN, with_added, with_state, without
+from distributer.routing.health import HealthRules
+from distributer.routing.topology import FROM_ADMIN, Member, with_added, with_state, without
 from distributer.state.keys import Keys
+from distributer.state.memory import MemoryStore
+from distributer.tasks import end
 from tests.support.cluster import SharedRedis, distributers
 from tests.support.ports import free_port
 from tests.support.raw import Message, Origin, ask, origin, request
@@ -32,9 +38,10 @@ FAST = 0.03
 
 
 @pytest.fixture(autouse=True)
-def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "TTL_S", 0.5)
     monkeypatch.setattr(lease, "RENEW_S", 0.05)
+    monkeypatch.setattr(follower, "POLL_S", 0.2)
 
 
 @pytest.fixture
@@ -269,7 +276,8 @@ async def test_an_answer_through_another_replica_ends_the_row(shared: SharedRedi
         (only,) = it.services
         await it.reason_when(only, "up")
         only.served = 502
-        await it.fail(only, 4)
+        for _ in range(4):
+            await it.ask(0)
 
         async def counted() -> bool:
             return await it.count(only) == 4
@@ -278,7 +286,6 @@ async def test_an_answer_through_another_replica_ends_the_row(shared: SharedRedi
         only.served = 200
 
         async def over() -> bool:
-            await it.ask(0)
             await it.ask(1)
             return await it.count(only) == 0
 
@@ -327,14 +334,23 @@ async def test_of_backends_that_all_fail_one_is_left(shared: SharedRedis) -> Non
 
 
 async def test_a_failed_probe_explains_the_failures_and_ends_sooner_than_an_ejection(shared: SharedRedis) -> None:
-    async with cluster(shared) as it:
+    async with cluster(shared, probe_fall=100) as it:
         first, _ = it.services
         await it.reason_when(first, "up")
+        before = await it.health(first)
         first.probed = first.served = 503
-        await it.reason_when(first, "down")
-        first.probed = first.served = 200
-        await it.reason_when(first, "up")
-        assert (await it.health(first) or {}).get("times", 0) == 0
+        await it.fail(first, 6)
+        await until_probed(first, 10)  # and the reports have come
+
+        async def explained() -> bool:
+            return await it.count(first) == 0
+
+        await wait_until_async(explained, "a failed probe has explained the failures")
+        first.probed = 200
+        await until_probed(first, 5)
+        assert await it.health(first) == before, "neither ejected nor down"
+        await it.fail(first, 6)
+        await it.reason_when(first, "ejected")
 
 
 async def test_a_backend_that_is_added_joins_when_its_first_probes_have_passed(
@@ -362,6 +378,29 @@ async def test_a_backend_that_is_added_joins_when_its_first_probes_have_passed(
         assert topology is not None
         assert topology.member(added.id).joined
         assert [line for line in told(caplog, added) if "joins" in line] == ["backend joins the ring"]
+
+
+async def test_who_has_joined_is_not_let_in_again_by_a_replica_that_has_not_seen_it_yet(
+    shared: SharedRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "distributer")
+    async with service() as it, shared.client() as client:
+        backend, membership = Backend.from_url(f"http://{it.id}"), Membership(client, KEYS)
+        await membership.change(lambda _: (Member(backend, joined=False),))
+        core = ForwardingCore([backend], MemoryStore())
+        seen = await membership.read()
+        assert seen is not None
+        core.follow(seen)
+        mine = lease.Lease(client, KEYS, core.replica_id)
+        assert await mine.take()
+        prober = Prober(core, Record(client, KEYS), membership, mine, Probing("/healthz", FAST), HealthRules())
+        task = asyncio.create_task(prober.run())
+        try:
+            await until_probed(it, 8)
+        finally:
+            await end([task])
+        assert core.topology == seen
+        assert told(caplog, it) == ["backend is down", "backend is up", "backend joins the ring"]
 
 
 async def test_in_maintenance_a_backend_is_not_probed_and_what_was_known_is_forgotten(shared: SharedRedis) -> None:

@@ -322,7 +322,7 @@ async def test_a_wrong_type_under_any_key_leaves_the_rest_working(
         created = await it.create()
         assert created.status == creates
         assert b"WRONGTYPE" not in created.body, "what Redis said is for the log"
-        assert creates == 200 or b"Redis holds something else under a key of ours" in created.body
+        assert b"Redis" not in created.body
 
         async def said() -> bool:
             texts = [str(getattr(line, "redis_said", "")) for line in caplog.records]

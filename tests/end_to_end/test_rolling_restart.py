@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.metadata
 import json
 import os
 import pty
@@ -52,14 +53,25 @@ async def done(command: Command, times: int = 1) -> None:
     await wait_until_async(said, f"{command!r} has restarted {times} times", 40.0)
 
 
+async def connect_again_and_again(port: int, over: asyncio.Event) -> int:
+    """Send each request on a new connection, all of which must be answered; return how many there were."""
+    count = 0
+    while not over.is_set():
+        assert (await ask(port, request("GET", "/ping", "Connection: close"))).status == 200
+        count += 1
+        await asyncio.sleep(0.005)  # ports are taken for a minute each
+    return count
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 async def test_a_load_goes_on_through_a_rolling_restart_and_loses_nothing(redis_url: str, program: str) -> None:
     async with quick_backends() as backends:
         port = free_port()
         ports = [backend.port for backend in backends]
-        with serve(port, redis_url, ports, "--replicas", "2", program=PROGRAMS[program]) as command:
-            result = Result()
+        with serve(port, redis_url, ports, "--replicas", "3", program=PROGRAMS[program]) as command:
+            result, over = Result(), asyncio.Event()
             running = asyncio.create_task(load(port, 1_000_000, 16, result))
+            fresh = [asyncio.create_task(connect_again_and_again(port, over)) for _ in range(4)]
             before = set(command.descendants)
             command.send(signal.SIGHUP)
             await done(command)
@@ -71,10 +83,12 @@ async def test_a_load_goes_on_through_a_rolling_restart_and_loses_nothing(redis_
 
             await wait_until_async(all_go_on, "all clients go on")
             result.left = 0
+            over.set()
             await running
             assert (result.statuses, result.broken) == ({200: result.answered}, 0)
+            assert all(await asyncio.gather(*fresh))
             assert set(command.descendants).isdisjoint(before)
-            assert len(command.workers) == 2
+            assert len(command.workers) == 3
             assert "starting it again" not in command.output
             assert await asyncio.to_thread(command.end) == 0
 
@@ -114,6 +128,32 @@ async def test_children_ignore_the_signal_that_is_for_their_supervisor(redis_url
             assert set(command.descendants).isdisjoint(before)
             assert "starting it again" not in command.output
             assert await asyncio.to_thread(command.end) == 0
+
+
+HANGING_UP = """
+import os, signal, sys
+
+class HangsUp:
+    def find_spec(self, name, *_):
+        if name == "asyncio":
+            os.kill(os.getpid(), signal.SIGHUP)
+
+sys.meta_path.insert(0, HangsUp())
+from distributer.__main__ import main
+main()
+"""
+
+
+def test_a_restart_asked_for_while_it_is_being_imported_follows_when_it_serves(redis_url: str) -> None:
+    with serve(free_port(), redis_url, [9], program=("-c", HANGING_UP)) as command:
+        command.wait_for(DONE)
+        assert command.output.index("serving on") < command.output.index("rolling restart of 1 processes")
+        assert command.end() == 0
+
+
+def test_what_is_installed_as_the_command_holds_the_signal_first() -> None:
+    (entry,) = importlib.metadata.entry_points(group="console_scripts", name="distributer")
+    assert entry.value == "distributer.__main__:main"
 
 
 FAILING = """

@@ -16,7 +16,7 @@ from distributer.process.sockets import SHARE_ONE_SOCKET
 from tests.support.load import Result, load, quick_backends
 from tests.support.ports import free_port
 from tests.support.processes import Command, is_alive, serve
-from tests.support.raw import Origin, connected, request
+from tests.support.raw import Message, Origin, connected, origin, request
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until, wait_until_async
 
@@ -156,19 +156,24 @@ async def test_sigterm_finishes_what_is_in_flight_and_exits_with_zero(redis_url:
         port = free_port()
         ports = [backend.port for backend in backends]
         with serve(port, redis_url, ports, "--replicas", "2", program=program) as command:
-            running = asyncio.create_task(load(port, 20, 20))
+            running = asyncio.create_task(load(port, 50, 50))
+            async with connected(port) as client:
+                await client.send(request())
 
-            async def arrived() -> bool:
-                return sum(len(backend.requests) for backend in backends) == 20
+                async def arrived() -> bool:
+                    return sum(len(backend.requests) for backend in backends) == 51
 
-            await wait_until_async(arrived, "all requests are in flight")
-            status = await asyncio.to_thread(command.end)
+                await wait_until_async(arrived, "all requests are in flight")
+                ending = asyncio.create_task(asyncio.to_thread(command.end))
+                answer = await client.answer()
+                assert (answer.status, answer.value("connection")) == (200, b"close")
+                assert await client.reader.read() == b""
             result = await running
-            assert (result.statuses, result.broken) == ({200: 20}, 0)
-            assert status == 0
+            assert (result.statuses, result.broken) == ({200: 50}, 0)
+            assert await ending == 0
 
 
-async def test_sigterm_does_not_wait_for_idle_connections(redis_url: str) -> None:
+async def test_sigterm_does_not_wait_for_idle_connections_and_closes_them_politely(redis_url: str) -> None:
     async with quick_backends() as backends:
         port = free_port()
         with serve(port, redis_url, [backends[0].port]) as command:
@@ -177,35 +182,63 @@ async def test_sigterm_does_not_wait_for_idle_connections(redis_url: str) -> Non
                 started = time.monotonic()
                 assert await asyncio.to_thread(command.end) == 0
                 assert time.monotonic() - started < AT_ONCE_S
-                assert await client.rest() == await silent.rest() == b""
+                # Not by a reset, which would be raised.
+                assert await client.reader.read() == await silent.reader.read() == b""
 
 
-async def test_the_drain_timeout_bounds_the_wait_for_what_is_in_flight(redis_url: str) -> None:
-    async with quick_backends(delay_s=60.0) as backends:
+async def test_what_is_left_when_the_drain_timeout_is_over_is_cut_and_one_line_says_so(redis_url: str) -> None:
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if message.value("upgrade"):
+            writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+        await reader.read()
+
+    async with origin(script) as backend:
         port = free_port()
-        with serve(port, redis_url, [backends[0].port], "--drain-timeout-s", "1") as command:
-            async with connected(port) as client:
+        with serve(port, redis_url, [backend.port], "--drain-timeout-s", "0.5") as command:
+            async with connected(port) as client, connected(port) as tunnel:
                 await client.send(request())
-                await wait_until_async(_one_arrived(backends), "the request is in flight")
+                await wait_until_async(_one_arrived([backend]), "the request is in flight")
+                switched = await tunnel.ask(request("GET", "/", "Connection: Upgrade", "Upgrade: x"), has_body=False)
+                assert switched.status == 101
                 started = time.monotonic()
                 assert await asyncio.to_thread(command.end) == 0
-                assert 1.0 < time.monotonic() - started < 1.0 + AT_ONCE_S
-                assert await client.rest() == b""
+                assert 0.5 < time.monotonic() - started < 0.5 + AT_ONCE_S
+                for one in (client, tunnel):
+                    with pytest.raises(ConnectionResetError):
+                        await one.reader.read()
+            lines = [line for line in command.output.splitlines() if not line.startswith("distributer: ")]
+            assert len(lines) == 1
+            assert lines[0].endswith(
+                "replica 1: drain_timeout_s is over; what is left is cut  connections=1  tunnels=1"
+            )
 
 
-async def test_a_second_sigterm_ends_at_once(redis_url: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_at_once(redis_url: str, number: signal.Signals) -> None:
     async with quick_backends(delay_s=60.0) as backends:
         port = free_port()
         with serve(port, redis_url, [backends[0].port]) as command:
             async with connected(port) as client:
                 await client.send(request())
                 await wait_until_async(_one_arrived(backends), "the request is in flight")
-                command.send(signal.SIGTERM)
+                command.send(number)
                 await asyncio.to_thread(command.wait_for, "draining")
                 started = time.monotonic()
-                assert await asyncio.to_thread(command.end) == 0
+                assert await asyncio.to_thread(command.end, number) == 0
                 assert time.monotonic() - started < AT_ONCE_S
                 assert await client.rest() == b""
+
+
+def test_signals_that_come_while_it_ends_do_not_change_the_exit_status(redis_url: str) -> None:
+    with serve(free_port(), redis_url, [9]) as command:
+        _ = command.descendants
+        while command.process.poll() is None:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                command.process.send_signal(number)
+            time.sleep(0.001)
+        assert command.process.returncode == 0
+        assert "Traceback" not in command.output
+        command.assert_nothing_left()
 
 
 async def test_a_worker_that_is_killed_while_all_drains_is_not_replaced(redis_url: str) -> None:
@@ -224,14 +257,18 @@ async def test_a_worker_that_is_killed_while_all_drains_is_not_replaced(redis_ur
                 assert "starting it again" not in command.output
 
 
-async def test_workers_end_with_a_supervisor_that_was_killed(redis_url: str) -> None:
-    async with quick_backends(1) as backends:
+async def test_workers_finish_and_end_with_a_supervisor_that_was_killed(redis_url: str) -> None:
+    async with quick_backends(1, delay_s=0.5) as backends:
         port = free_port()
         with serve(port, redis_url, [backends[0].port], "--replicas", "2", "--admin-port", str(free_port())) as command:
             workers = command.workers
             assert len(workers) == 2
-            command.send(signal.SIGKILL)
-            command.process.wait(5)
+            async with connected(port) as client:
+                await client.send(request())
+                await wait_until_async(_one_arrived(backends), "the request is in flight")
+                command.send(signal.SIGKILL)
+                command.process.wait(5)
+                assert (await client.answer()).status == 200
             await asyncio.to_thread(
                 wait_until, lambda: not any(is_alive(pid) for pid in workers), "the workers have ended"
             )

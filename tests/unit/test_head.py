@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributer.errors import ClientError, RequestError, Unroutable, UpstreamError
+from distributer.errors import (
+    ClientError,
+    ConnectFailed,
+    ConnectionStale,
+    RequestError,
+    StateError,
+    Unroutable,
+    UpstreamError,
+    UpstreamTimeout,
+)
+from distributer.model import Backend, ItemId
+from distributer.routing.ring import Ring
+from distributer.routing.route import Reason, choose_by_owner
 from distributer.wire.body import chunk
 from distributer.wire.fields import HOP_BY_HOP, PROTECTED, Field, Framing, serialised
 from distributer.wire.forwarded import UNTRUSTED, Origin, OriginRules
@@ -269,6 +281,22 @@ def test_of_several_request_ids_the_first_sound_one_counts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "has_key"),
+    [
+        ([(b"Idempotency-Key", b'"8e03"')], True),
+        ([(b"X-First", b"1"), (b"idempotency-key", b"8e03")], True),
+        ([], False),
+        ([(b"Idempotency-Key", b"")], False),
+        ([(b"X-Idempotency-Key", b"8e03")], False),
+        ([(b"X", b"Idempotency-Key: 8e03")], False),
+        ([(b"Idempotency-Key", b"8e03"), (b"Connection", b"idempotency-key")], False),  # the backend is not told
+    ],
+)
+def test_an_idempotency_key_is_one_that_the_backend_is_told(fields: list[Field], has_key: bool) -> None:
+    assert request(*fields, method=b"POST").has_idempotency_key is has_key
+
+
+@pytest.mark.parametrize(
     ("method", "is_idempotent"),
     [(b"GET", True), (b"HEAD", True), (b"PUT", True), (b"DELETE", True), (b"POST", False), (b"PATCH", False)],
 )
@@ -482,7 +510,7 @@ def test_a_chunk_tells_its_size_in_hexadecimal(data: bytes, framed: bytes) -> No
     ids=repr,
 )
 def test_a_problem_says_what_and_where(error: RequestError, start: bytes, retry_after: bytes | None) -> None:
-    head, body = problem(error, ID)
+    head, body = problem(error, ID, tells_all=True)
     assert json.loads(body) == {
         "type": "about:blank",
         "title": error.title,
@@ -497,6 +525,28 @@ def test_a_problem_says_what_and_where(error: RequestError, start: bytes, retry_
     assert fields[b"X-Request-ID"] == ID
     assert fields.get(b"Retry-After") == retry_after
     assert downstream_head(head, is_http11=True, keep_alive=True).startswith(start)
+
+
+INSIDE = "http://10.0.0.7:8000: MISCONF Redis is configured to save"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UpstreamError(INSIDE, sent=True),
+        ConnectFailed(INSIDE),
+        ConnectionStale(INSIDE, sent=True),
+        UpstreamTimeout(INSIDE, sent=True),
+        Unroutable(INSIDE, detail="another time"),
+        choose_by_owner(ItemId("7"), StateError(INSIDE), Ring((Backend.from_url("http://a"),)), Reason.STICKY),
+    ],
+    ids=repr,
+)
+def test_a_problem_tells_nothing_about_the_inside_to_who_may_not_know_it(error: RequestError) -> None:
+    told, told_all = (json.loads(problem(error, tells_all=tells_all)[1])["detail"] for tells_all in (False, True))
+    assert told
+    assert INSIDE not in told
+    assert INSIDE in told_all
 
 
 def test_a_problem_before_there_is_a_request_has_no_request_id() -> None:

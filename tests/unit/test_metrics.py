@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distributer.forwarding.metrics import LATENCY_BOUNDS_S, BackendMetrics, Metrics
+from distributer.routing.retry import Failure
 
 STATUSES = st.integers(100, 599)
 LATENCIES = st.floats(0, 1_000)
@@ -67,7 +68,14 @@ def test_a_backend_has_one_set_of_counters() -> None:
 def test_a_snapshot_is_json_and_does_not_change_with_the_counters() -> None:
     metrics = Metrics()
     metrics.client_connections, metrics.connections_refused = 6, 7
-    metrics.requests, metrics.degraded, metrics.retries, metrics.tickets_exchanged = 5, 1, 2, 3
+    metrics.requests, metrics.degraded, metrics.retries_refused, metrics.tickets_exchanged, metrics.rebound = (
+        5,
+        1,
+        4,
+        3,
+        8,
+    )
+    metrics.retries[Failure.STALE] += 2
     metrics.tunnels, metrics.tunnels_open, metrics.tunnel_bytes_up, metrics.tunnel_bytes_down = 3, 2, 10, 20
     metrics.askings, metrics.located = 12, 11
     metrics.probes_passed, metrics.probes_failed, metrics.ejections = 9, 8, 1
@@ -85,7 +93,9 @@ def test_a_snapshot_is_json_and_does_not_change_with_the_counters() -> None:
         "connections_refused": 7,
         "requests": 5,
         "degraded": 1,
-        "retries": 2,
+        "retries": {"connect": 0, "stale": 2, "reset": 0},
+        "retries_refused": 4,
+        "rebound": 8,
         "tickets_exchanged": 3,
         "askings": 12,
         "located": 11,
