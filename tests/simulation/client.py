@@ -39,14 +39,16 @@ class Client:
         self._wire: Wire | None = None
         self._op: Op | None = None
         self._buffer = b""
+        self._wants = True
         self._next()
 
     @property
     def is_done(self) -> bool:
         """Whether it wants nothing any more."""
-        return not self._wishes and (self._op is None or self._op.is_over)
+        return not self._wants and (self._op is None or self._op.is_over)
 
     def _next(self) -> None:
+        self._wants = bool(self._wishes)
         if self._wishes:
             wish = self._wishes.pop()
             self.world.after(wish.after_s, self._ask, wish)
@@ -63,6 +65,7 @@ class Client:
             replica = living[self.world.random.randrange(len(living))]
             wire = self._wire = self.world.network.open(replica.process, self, replica.door)
             self._buffer = b""
+        self._wants = bool(self._wishes)
         op = self._op = self.truth.asked(self.name, wire.process, wish.method, wish.item)
         body = b"v%d-%b" % (op.number, b"." * PARTS) if wish.method in ("POST", "PUT") else b""
         target = "/ping" if wish.item is None else f"/items/{wish.item}"

@@ -13,21 +13,25 @@ from itertools import count
 from typing import Any
 from unittest.mock import patch
 
-from distributer.control import sweeper
+from distributer.control import lease, sweeper
 from distributer.doors import express
 from distributer.forwarding import core, exchange, pool
-from distributer.state import redis_link
+from distributer.state import redis_link, redis_store
 from tests.simulation import replica
 from tests.simulation.world import EPOCH_S, World
 
 SCALED: tuple[tuple[Any, str, float], ...] = (
     (core, "UNREACHABLE_S", 0.3),
     (sweeper, "INTERVAL_S", 0.2),
-    (sweeper, "LEASE_S", 0.6),
+    (lease, "TTL_S", 0.6),
+    (lease, "RENEW_S", 0.2),
     (sweeper, "ASK_TIMEOUT_S", 0.3),
     (redis_link, "FIRST_BACKOFF_S", 0.01),
     (redis_link, "LAST_BACKOFF_S", 0.15),
     (redis_link, "CONNECT_TIMEOUT_S", 0.2),
+    (redis_link, "STEADY_S", 0.3),
+    (redis_store, "FIRST_PROBE_S", 0.02),
+    (redis_store, "LAST_PROBE_S", 0.2),
 )
 """What the product has as constants, at the pace of the simulation."""
 

@@ -22,8 +22,10 @@ class Profile:
     kills: float = 0.0
     """Replicas that die. Another takes the place of each, a little later."""
     stalls: float = 0.0
-    """Replicas that stop for up to `longest_stall_s`."""
+    """Replicas that stop, and go on."""
     longest_stall_s: float = 0.3
+    begin_stalls: float = 0.0
+    """The share of new bindings at which their replica stops, for longer than claims live: one replica at a time."""
     backend_crashes: float = 0.0
     backend_forgets: bool = False
     backend_pauses: float = 0.0
@@ -69,7 +71,7 @@ PROFILES = (
     Profile("changes", changes=3, redis_cuts=0.3, slowness=0.1),
     Profile("partitions", partitions=2, fates=Fates(slow=0.1)),
     # Longer than a claim lives: what was sent for it must not come after its deadline.
-    Profile("long-stalls", stalls=3, longest_stall_s=3.0, fates=Fates(slow=0.1)),
+    Profile("long-stalls", replicas=2, begin_stalls=0.5, stalls=1, longest_stall_s=3.0, slow_bodies=0.2),
     Profile("long-partitions", partitions=4, longest_partition_s=3.0, fates=Fates(slow=0.1)),
     Profile("storm", fates=FATES, slowness=0.1, leaves=0.1, slow_bodies=0.15, kills=1, stalls=1, backend_crashes=0.7,
             backend_pauses=0.5, refusals=1, idle_closes=2, partitions=1, redis_cuts=1, redis_stops=0.5,

@@ -24,9 +24,11 @@ from distributer.model import Begun, Claim, Operation, Outcome
 from distributer.routing import claim as claims
 from distributer.routing.claim import Entry, ItemState, Standing
 from distributer.routing.route import Reason, Route, TakeTicket, choose_by_owner, choose_by_ticket
+from distributer.state.agreed import AgreedTopology, Learned
 from distributer.state.commit import Batch, GroupCommit
 from distributer.state.redis_link import HotLink
 from distributer.state.redis_store import RedisStore
+from distributer.state.unsettled import Unsettled
 from tests.simulation.faults import BY_NAME
 from tests.simulation.schedule import Result, run
 
@@ -191,6 +193,10 @@ def _send_anything_again(self: Exchange) -> bool:
     return not self._is_retried and (self._body is None or self._body.is_kept)
 
 
+def _never_late() -> Sequence[Any]:
+    return [patch.object(ClaimedRequest, "is_late", lambda self: False)]
+
+
 _BEGUN = ClaimedRequest._begun
 
 
@@ -216,18 +222,18 @@ def _wait_no_longer_but_stay_connected(self: HotLink, suspect: Any) -> None:
     awaited(StateError("Redis did not answer"))
 
 
-_LEARN = RedisStore._learn
+_LEARN = AgreedTopology.learn
 _NEXT_BATCH = GroupCommit.next_batch
-_SETTLE_LATER = RedisStore._settle_later
+_KEEP = Unsettled.keep
 
 
-def _learn_and_go_on(self: RedisStore, then: Any, attempts: int = 3) -> None:
-    _LEARN(self, lambda error: then(None), attempts)
+def _learn_and_go_on(self: AgreedTopology, then: Any) -> None:
+    _LEARN(self, lambda _learned: then(Learned.YES))
 
 
-def _settle_only_what_was_sent(self: RedisStore, claim: Claim, owner: str, outcome: Outcome) -> None:
+def _keep_only_what_was_sent(self: Unsettled, claim: Claim, owner: str, outcome: Outcome) -> None:
     if owner:
-        _SETTLE_LATER(self, claim, owner, outcome)
+        _KEEP(self, claim, owner, outcome)
 
 
 # The sweeper.
@@ -254,70 +260,70 @@ _C, _D = Operation.CREATE, Operation.DELETE
 _DONE, _FAILED = Outcome.DONE, Outcome.FAILED
 
 MUTATIONS = (
-    Mutation("a failed create unbinds while another is in flight", "answers", 8,
+    Mutation("a failed create unbinds while another is in flight", "answers", 20,
              lambda: _settling(_C, _FAILED, Standing.HELD, _withdraw_whoever_else_creates), "T1"),
     Mutation("a failed create unbinds what another has created", "calm", 0,
              lambda: _settling(_C, _FAILED, Standing.HELD, _withdraw_although_one_has_succeeded), "T1"),
-    Mutation("a create that succeeded leaves the binding pending", "calm", 1,
+    Mutation("a create that succeeded leaves the binding pending", "calm", 2,
              lambda: _settling(_C, _DONE, Standing.HELD, _confirm_and_stay_pending), "T1"),
-    Mutation("a delete unbinds although a create overlapped it", "calm", 1,
+    Mutation("a delete unbinds although a create overlapped it", "calm", 2,
              lambda: _settling(_D, _DONE, Standing.OVERLAPPED, claims._release), "T1"),
-    Mutation("a delete is not marked when it begins beside a create", "calm", 1,
+    Mutation("a delete is not marked when it begins beside a create", "calm", 2,
              lambda: [patch.object(claims, "begin", _begin_unmarked)], "T1"),
-    Mutation("a create does not mark the deletes beside it", "calm", 12,
+    Mutation("a create does not mark the deletes beside it", "calm", 15,
              lambda: [patch.object(claims, "_with_claim", _add_unmarked)], "T1"),
-    Mutation("a create that was settled after its binding was lost is not written back", "failover", 355,
+    Mutation("a create that was settled after its binding was lost is not written back", "failover", 499,
              lambda: _settling(_C, _DONE, Standing.GONE, None), "T9"),
-    Mutation("the sweeper asks before the deadline", "calm", 88,
+    Mutation("the sweeper asks before the deadline", "calm", 104,
              lambda: [patch.object(Entry, "is_over", lambda self, now_us: True)]),
-    Mutation("a doubt is resolved whatever has happened since", "answers", 179,
+    Mutation("a doubt is resolved whatever has happened since", "answers", 1,
              lambda: [patch.object(claims, "resolve", _resolve_whatever_has_happened)], "T1"),
-    Mutation("an unknown outcome counts as failed", "answers", 8,
+    Mutation("an unknown outcome counts as failed", "answers", 57,
              lambda: [patch.object(claimed_module, "outcome_of", _unknown_is(_FAILED))], "T1"),
-    Mutation("an unknown outcome counts as done", "answers", 37,
+    Mutation("an unknown outcome counts as done", "answers", 2,
              lambda: [patch.object(claimed_module, "outcome_of", _unknown_is(_DONE))], "T1"),
-    Mutation("a ticket is used on a backend that is down", "refusals", 5,
+    Mutation("a ticket is used on a backend that is down", "refusals", 7,
              lambda: [patch.object(exchange_module, "choose_by_ticket", _use_any_ticket)], "T6"),
-    Mutation("a ticket that falls on a backend that is down is shifted", "refusals", 5,
+    Mutation("a ticket that falls on a backend that is down is shifted", "refusals", 7,
              lambda: [patch.object(exchange_module, "choose_by_ticket", _shift_tickets)], "T6"),
-    Mutation("one ticket is dealt to all who wait", "calm", 12,
+    Mutation("one ticket is dealt to all who wait", "calm", 37,
              lambda: [patch.object(GroupCommit, "next_batch", _take_one_ticket_for_all)]),
     Mutation("a change of the topology is not noticed", "changes", 1,
-             lambda: [patch.object(RedisStore, "_is_news", lambda self, batch, replies: self._version is None)], "T6"),
-    Mutation("tickets are dealt by the old ring when the new one cannot be read", "changes", 10092,
-             lambda: [patch.object(RedisStore, "_learn", _learn_and_go_on)], "T6"),
-    Mutation("a request leaves an owner that is down", "backends", 4,
+             lambda: [patch.object(AgreedTopology, "is_news", lambda *_: False)], "T6"),
+    Mutation("tickets are dealt by the old ring when the new one cannot be read", "changes", 67,
+             lambda: [patch.object(AgreedTopology, "learn", _learn_and_go_on)]),
+    Mutation("a request leaves an owner that is down", "backends", 18,
              lambda: [patch.object(exchange_module, "choose_by_owner", _leave_owners_that_are_down)], "T2"),
-    Mutation("a request for an item goes round while Redis is away", "redis", 8,
+    Mutation("a request for an item goes round while Redis is away", "redis", 1,
              lambda: [patch.object(exchange_module, "choose_by_owner", _rotate_without_redis)], "T2"),
-    Mutation("a create goes round while Redis is away", "redis", 0,
+    Mutation("a create goes round while Redis is away", "redis", 1,
              lambda: [patch.object(claimed_module, "choose_by_owner", _rotate_without_redis)], "T1"),
     Mutation("an answer does not wait until its claim is settled", "calm", 0,
              lambda: [patch.object(ClaimedRequest, "hold", _hold_nothing)], "T5"),
-    Mutation("a request that was sent twice counts as refused", "resets", 1303,
+    Mutation("a request that was sent twice counts as refused", "resets", 457,
              lambda: [patch.object(ClaimedRequest, "hold", _hold_without_doubt)], "T9"),
-    Mutation("a claim is kept when its backend cannot be reached", "refusals", 3,
+    Mutation("a claim is kept when its backend cannot be reached", "refusals", 4,
              lambda: [patch.object(ClaimedRequest, "give_back", _give_nothing_back)], "T8"),
-    Mutation("a claim is kept that was begun for a client that has left", "clients", 16,
+    Mutation("a claim is kept that was begun for a client that has left", "clients", 2,
              lambda: [patch.object(ClaimedRequest, "_begun", _forget_who_has_left)], "T8"),
-    Mutation("a create that its client does not wait for counts as not sent", "clients", 29,
+    Mutation("a create that its client does not wait for counts as not sent", "clients", 3,
              lambda: [patch.object(Exchange, "client_gone", _give_up_for_the_client)], "T1"),
-    Mutation("a create is sent again", "backends", 4,
+    Mutation("a create is sent again", "backends", 10,
              lambda: [patch.object(Exchange, "_may_send_again", _send_anything_again)], "T3"),
-    Mutation("a claimed request goes on after its deadline", "clients", 1425,
-             lambda: [patch.object(ClaimedRequest, "expire", _nothing)], "T1"),
-    Mutation("a process that was stopped sends what is too late", "long-stalls", 2251,
-             lambda: [patch.object(ClaimedRequest, "is_late", lambda self: False)], "T1"),
-    Mutation("the system goes on sending a request that was given up", "long-partitions", 34,
+    Mutation("a claimed request goes on after its deadline", "clients", 16,
+             lambda: [patch.object(ClaimedRequest, "expire", _nothing), *_never_late()], "T1"),
+    Mutation("a process that was stopped sends what is too late", "long-stalls", 6,
+             _never_late, "T1"),
+    Mutation("the system goes on sending a request that was given up", "long-partitions", 9,
              lambda: [patch.object(connection_module, "reset", lambda transport: transport.abort())], "T1"),
-    Mutation("a late reply is dealt to the next batch", "redis", 14,
+    Mutation("a late reply is dealt to the next batch", "redis", 54,
              lambda: [patch.object(HotLink, "_look", _wait_no_longer_but_stay_connected)]),
-    Mutation("a claim whose begin got no reply is kept", "redis", 337,
-             lambda: [patch.object(RedisStore, "_settle_later", _settle_only_what_was_sent)], "T8"),
-    Mutation("a settlement that got no reply is not repeated", "redis", 0,
+    Mutation("a claim whose begin got no reply is kept", "redis", 384,
+             lambda: [patch.object(Unsettled, "keep", _keep_only_what_was_sent)], "T8"),
+    Mutation("a settlement that got no reply is not repeated", "redis", 1,
              lambda: [patch.object(RedisStore, "_catch_up", _nothing)]),
-    Mutation("the sweeper takes any refusal for a no", "answers", 0,
+    Mutation("the sweeper takes any refusal for a no", "answers", 49,
              lambda: [patch.object(Sweeper, "_exists", _take_any_no_for_an_answer)], "T1"),
-    Mutation("the sweeper takes silence for a no", "backends", 1,
+    Mutation("the sweeper takes silence for a no", "backends", 6,
              lambda: [patch.object(Sweeper, "_exists", _take_silence_for_an_answer)], "T1"),
 )  # fmt: skip

@@ -168,9 +168,10 @@ class Wire(asyncio.Transport):
 
     def _tell_outside(self) -> None:
         self.forget()
-        if not self.lingers:
+        if not self.lingers and self.held_until > self.world.now:
+            # What has not arrived is dropped, and so is the loss of packets: the reset is one itself.
             self._outgoing.clear()
-            self.held_until = 0.0  # no packet is left that could get lost, but for one
+            self.held_until = 0.0
         self._push(None)
 
     def _push(self, what: bytes | None) -> None:

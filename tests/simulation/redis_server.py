@@ -20,7 +20,7 @@ from distributer.state import scripts
 from distributer.state.keys import Keys
 from tests.simulation.network import Wire
 from tests.simulation.truth import Truth
-from tests.simulation.world import EPOCH_S, World
+from tests.simulation.world import EPOCH_S, Process, World
 
 ADDRESS = ("redis", 6379)
 LEAP = 1_048_576
@@ -35,7 +35,10 @@ _SCRIPTS = {
     scripts.BIND: "bind",
     scripts.CHANGE: "change",
     scripts.READ: "read",
+    scripts.LEASE: "lease",
 }
+_OF_ITEMS = frozenset({"begin", "settle", "doubts", "resolve", "bind"})
+"""Scripts whose last argument is how long bindings are kept: here, for ever."""
 _BY_SHA = {script.sha1.encode(): name for script, name in _SCRIPTS.items()}
 _BY_SOURCE = {script.source.encode(): (script.sha1.encode(), name) for script, name in _SCRIPTS.items()}
 
@@ -48,7 +51,8 @@ class Dataset:
     items: dict[str, ItemState] = field(default_factory=dict)
     members: Members = ()
     version: int = 0
-    epoch: tuple[int, int] | None = None
+    epoch: tuple[int, int, int] | None = None
+    """The counter, the place in the ring, and the server's identity, as an epoch notes them."""
 
     def copy(self) -> Dataset:
         """Copy it: all values in it are immutable."""
@@ -70,8 +74,12 @@ class RedisServer:
         self._backlog: list[tuple[Wire, Sequence[Any]]] = []
         self._readers: dict[Wire, Any] = {}
         self._known: set[bytes] = set()
+        self._identity = 0
         self._lease: tuple[str, float] = ("", 0.0)
         self._last_us = 0
+        self.on_begun: Callable[[Process], None] | None = None
+        """Called with a process of which a claim has just bound an item, before it hears of that."""
+        self._asking: Process | None = None
         self._is_late = False
         """Whether the replica has given up the connection on which the present commands have come."""
 
@@ -111,6 +119,7 @@ class RedisServer:
 
     def _answer(self, wire: Wire, commands: Sequence[Any]) -> None:
         self._is_late = wire.is_closing()
+        self._asking = wire.process
         replies = [self._run(command) for command in commands]
         if self.world.is_traced:
             for command, reply in zip(commands, replies, strict=True):
@@ -156,6 +165,7 @@ class RedisServer:
     def lose_writes(self, data: Dataset) -> None:
         """Have a replica that did not get the last writes take over."""
         self.data = data
+        self._identity += 1
         self.cut()
         self.truth.writes_were_lost()
 
@@ -175,6 +185,8 @@ class RedisServer:
 
     def _script(self, name: str, command: Sequence[bytes]) -> Any:
         arguments = [part.decode() for part in command[3 + int(command[2]) :]]
+        if name in _OF_ITEMS:
+            arguments.pop()
         return _SCRIPT_METHODS[name](self, arguments)
 
     def _ping(self, _: Sequence[str]) -> Any:
@@ -193,6 +205,9 @@ class RedisServer:
     def _get(self, arguments: Sequence[str]) -> bytes | None:
         assert arguments[0] == self.keys.topology
         return b"%d" % self.data.version if self.data.version else None
+
+    def _hlen(self, _: Sequence[str]) -> int:
+        return len(self.data.items)
 
     # Scripts: each is its Lua, on the reference.
 
@@ -218,6 +233,8 @@ class RedisServer:
             self.truth.unclaimed(claim_id)
         if is_bound_anew and begun.ticket is None:
             self.truth.hinted(item)
+        if begun.ticket is not None and self.on_begun is not None and self._asking is not None:
+            self.on_begun(self._asking)
         return [(begun.owner or "").encode(), begun.ticket or 0, int(begun.is_full)]
 
     def _settle(self, arguments: Sequence[str]) -> Any:
@@ -252,34 +269,52 @@ class RedisServer:
         self._write(item, state)
         return standing.encode()
 
-    def _read(self, _: Sequence[str]) -> Any:
+    def _read(self, _arguments: Sequence[str]) -> Any:
         data = self.data
         epoch = b""
         if data.epoch is not None:
-            after, first = data.epoch
+            after, first, _ = data.epoch
             epoch = json.dumps({"after": after, "first": first}).encode()
         fields = [part.encode() for pair in encode(data.members).items() for part in pair]
-        return [b"%d" % data.version, epoch, b"%d" % data.rotation, fields]
+        return [b"%d" % data.version, epoch, b"%d" % data.rotation, fields, int(self._has_lost_writes)]
+
+    @property
+    def _has_lost_writes(self) -> bool:
+        return self.data.epoch is not None and self.data.epoch[2] != self._identity
 
     def _change(self, arguments: Sequence[str]) -> Any:
-        version, highest, offset, _events, count, *rest = arguments
+        version, highest, offset, _, newest, number, *rest = arguments
         if int(version) != self.data.version:
             return []
-        starts, fields = [int(start) for start in rest[: int(count)]], rest[int(count) :]
+        starts, fields = [int(start) for start in rest[: int(number)]], rest[int(number) :]
         counter = self.data.rotation
-        if counter < int(highest):
-            counter, first = int(highest) + LEAP, 0
+        if counter < int(highest) or self._has_lost_writes:
+            counter, first = max(counter, int(highest)) + LEAP, 0
         else:
             first = starts[(counter + int(offset)) % len(starts)]
-        self._set_topology(decode(dict(zip(fields[0::2], fields[1::2], strict=True))), counter, first)
+        self._set_topology(decode(dict(zip(fields[0::2], fields[1::2], strict=True))), counter, first, int(newest))
         return [b"%d" % self.data.version, b"%d" % counter, first]
 
+    def _run_lease(self, arguments: Sequence[str]) -> Any:
+        replica_id, ttl_ms = arguments
+        holder, until = self._lease
+        is_mine = until <= self.world.now or holder == replica_id
+        if is_mine:
+            self._lease = (replica_id, self.world.now + int(ttl_ms) / 1000)
+        seconds, micros = divmod(self.now_us(), 1_000_000)
+        return [int(is_mine and int(ttl_ms) > 0), b"%d" % seconds, b"%d" % micros]
+
     # What the simulation itself does, at one moment.
+
+    def run(self, command: Sequence[Any]) -> Any:
+        """Run a command that comes on another connection than those of the hot links."""
+        return self._run([part if isinstance(part, bytes) else str(part).encode() for part in command])
 
     def change(self, how: Callable[[Members], Members]) -> None:
         """Change the members, as an operator does."""
         data = self.data
-        present = Topology(data.members, data.version, *(data.epoch or (0, 0)))
+        after, first, _ = data.epoch or (0, 0, 0)
+        present = Topology(data.members, data.version, after, first)
         members = how(data.members)
         if members != data.members:
             changed = present.changed(members, data.rotation, 0)
@@ -288,14 +323,6 @@ class RedisServer:
     def found(self, backends: Sequence[Backend]) -> None:
         """Write the first ring."""
         self._set_topology(Topology.of(backends).members, 0, 0)
-
-    def take_lease(self, replica_id: str, ttl_s: float) -> bool:
-        """As `Registry.take_lease`: true if the lease is the replica's now."""
-        holder, until = self._lease
-        if until > self.world.now and holder != replica_id:
-            return False
-        self._lease = (replica_id, self.world.now + ttl_s)
-        return True
 
     @property
     def answers(self) -> bool:
@@ -307,11 +334,11 @@ class RedisServer:
         self._last_us = max(self._last_us + 1, int((EPOCH_S + self.world.now) * 1e6))
         return self._last_us
 
-    def _set_topology(self, members: Members, counter: int, first: int) -> None:
+    def _set_topology(self, members: Members, counter: int, first: int, newest: int = 0) -> None:
         data = self.data
         data.members, data.rotation = members, counter
-        data.version = max(data.version + 1, self.now_us())
-        data.epoch = (counter, first)
+        data.version = max(data.version + 1, newest + 1, self.now_us())
+        data.epoch = (counter, first, self._identity)
         self.truth.epoch_began(Topology(members, data.version, counter, first))
         if self.world.is_traced:
             ring = " ".join(backend.host for backend in Topology(members).in_rotation)
@@ -330,6 +357,7 @@ _COMMANDS: Mapping[bytes, Callable[[RedisServer, Sequence[str]], Any]] = {
     b"INCRBY": RedisServer._incrby,
     b"HMGET": RedisServer._hmget,
     b"GET": RedisServer._get,
+    b"HLEN": RedisServer._hlen,
 }
 _SCRIPT_METHODS: Mapping[str, Callable[[RedisServer, Sequence[str]], Any]] = {
     "begin": RedisServer._begin,
@@ -339,6 +367,7 @@ _SCRIPT_METHODS: Mapping[str, Callable[[RedisServer, Sequence[str]], Any]] = {
     "bind": RedisServer._bind,
     "change": RedisServer._change,
     "read": RedisServer._read,
+    "lease": RedisServer._run_lease,
 }
 
 

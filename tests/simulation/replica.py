@@ -13,10 +13,12 @@ from itertools import count
 from typing import Any, cast
 
 import hiredis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from uvicorn.server import ServerState
 
 from distributer.clock import Clock
+from distributer.control.lease import Lease
 from distributer.control.sweeper import Sweeper
 from distributer.doors.express import ExpressProtocol
 from distributer.doors.lifespan import CORE_KEY
@@ -208,21 +210,27 @@ class RedisConnections:
         return RedisConnection(self._process)
 
 
-class Lease:
-    """As much of the registry as the sweeper asks for."""
+class RedisClient:
+    """As much of redis-py's client as the lease asks for: what is beside the requests."""
 
     def __init__(self, process: Process, server: RedisServer) -> None:
         self._process = process
         self._server = server
 
-    async def take_lease(self, replica_id: str, ttl_s: float) -> bool:
+    async def execute_command(self, *command: Any) -> Any:
         world = self._process.world
         await asyncio.sleep(world.network.latency())
         if not self._server.answers:
-            raise StateError("Redis does not answer")
-        is_taken = self._server.take_lease(replica_id, ttl_s)
+            raise RedisConnectionError("Redis does not answer")
+        reply = self._server.run(command)
         await asyncio.sleep(world.network.latency())
-        return is_taken
+        return reply
+
+
+class NoExpiry:
+    """Bindings are kept for ever."""
+
+    async def sweep(self) -> None: ...
 
 
 class Replica:
@@ -249,7 +257,9 @@ class Replica:
         with contextlib.suppress(StateError):
             await self.store.wait_ready(START_S)
             await self.store.refreshed()
-        await Sweeper(self.core, self.store, cast(Any, Lease(self.process, self._server))).run()
+        lease = Lease(cast(Any, RedisClient(self.process, self._server)), Keys(), self.process.name)
+        lease.duties = (Sweeper(self.core, self.store, cast(Any, NoExpiry())).run,)
+        await lease.run()
 
     def door(self) -> SimExpress:
         """Make the protocol of a client's connection."""

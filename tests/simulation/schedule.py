@@ -68,6 +68,7 @@ class Schedule:
         self.truth.loses_writes = profile.failovers > 0
         self.redis = RedisServer(world, self.truth, Keys())
         self.network.servers[ADDRESS] = self.redis
+        self.redis.on_begun = self._begun if profile.begin_stalls else None
         urls = [f"http://b{number}:80" for number in range(3)]
         self.backends = [SimBackend(world, self.truth, url, profile.fates) for url in urls]
         for backend in self.backends:
@@ -190,6 +191,12 @@ class Schedule:
         self.world.tell("fault", f"{replica.process.name} stops for {for_s * 1000:.1f} ms")
         replica.process.freeze(for_s)
 
+    def _begun(self, process: Process) -> None:
+        if self.chance() < self.profile.begin_stalls and not any(other.is_frozen for other in self.world.processes):
+            for_s = self.world.between(CLAIM_TTL_S, 2 * CLAIM_TTL_S)
+            self.world.tell("fault", f"{process.name} stops for {for_s * 1000:.1f} ms")
+            process.freeze(for_s)
+
     def _backend(self) -> SimBackend:
         return self.backends[self.world.random.randrange(len(self.backends))]
 
@@ -253,6 +260,7 @@ class Schedule:
     def _mend(self) -> None:
         """End all faults."""
         self.world.tell("fault", "all is mended from now on")
+        self.redis.on_begun = None
         for backend in self.backends:
             backend.fates = backend.fates._replace(refused=0, failed=0, silent=0, reset=0, truncated=0, closed=0)
         self.redis.change(_all_ready)

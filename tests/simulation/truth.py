@@ -24,8 +24,8 @@ into being on the very backend to which chance had sent it. Nor for one that was
 without a create that succeeded. Their stale bindings are harmless: the owner says 404, or takes the next create.
 
 Some faults take a promise away: `loses_items` (a backend that forgets) the exactness of T9, and `loses_writes` (a Redis
-that fails over to a replica which lags behind) T1, T2, T5, the first half of T6, T8, and the exactness of T9. What is
-left then is that an item whose create was settled since is bound.
+that fails over to a replica which lags behind) T1, T2, T5, T8, and the exactness of T9. What is left of those then is
+that an item whose create was settled since is bound.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Truth:
             others = [other for other in core.ring.backends if other not in down and other not in tried]
             if others:
                 self.world.fail(f"T6: {op} goes to {route.backend.host}, which {op.process.name} knows to be down")
-        if ticket is None or self.loses_writes:
+        if ticket is None:
             return
         if ticket in self.tickets:
             self.world.fail(f"T6: {op} uses ticket {ticket}, which was used by {self.tickets[ticket]}")

@@ -65,7 +65,7 @@ class World:
         return least + (most - least) * self.chance()
 
     def fail(self, what: str) -> None:
-        """Note what did not hold. The first counts."""
+        """Note what did not hold. What is noted first counts."""
         if self.violation is None:
             self.violation = what
             self.tell("truth", f"VIOLATION {what}")
@@ -103,10 +103,11 @@ class Process:
         self.name = name
         self.loop = cast(asyncio.AbstractEventLoop, self)
         self.is_alive = True
+        self.is_buried = False
         self.wires: dict[Wire, None] = {}
         self._ready: deque[asyncio.Handle] = deque()
         self._tasks: list[asyncio.Task[Any]] = []
-        self._is_stopped = False
+        self.is_frozen = False
         self._context = contextvars.Context()
         world.processes.append(self)
 
@@ -120,6 +121,9 @@ class Process:
         handle = self._ready.popleft()
         if not self._ready:
             self.world.awake.remove(self)
+        self._run(handle)
+
+    def _run(self, handle: asyncio.Handle) -> None:
         if not handle.cancelled():
             events._set_running_loop(self.loop)
             try:
@@ -135,7 +139,7 @@ class Process:
     def _add(self, handle: asyncio.Handle) -> None:
         ready = self._ready
         ready.append(handle)
-        if len(ready) == 1 and not self._is_stopped:
+        if len(ready) == 1 and not self.is_frozen:
             self.world.awake.append(self)
 
     def _timer_is_due(self, handle: asyncio.Handle) -> None:
@@ -145,35 +149,36 @@ class Process:
     # Fates.
 
     def freeze(self, for_s: float) -> None:
-        """Stop the process, as by SIGSTOP; what comes meanwhile waits for it."""
-        if self.is_alive and not self._is_stopped:
-            self._is_stopped = True
+        """Stop the process, as by SIGSTOP: what comes meanwhile waits for it."""
+        if self.is_alive and not self.is_frozen:
+            self.is_frozen = True
             if self._ready:
                 self.world.awake.remove(self)
             self.world.after(for_s, self._go_on)
 
     def _go_on(self) -> None:
-        self._is_stopped = False
+        self.is_frozen = False
         if self.is_alive and self._ready:
             self.world.awake.append(self)
 
     def kill(self) -> None:
         """End the process, as by SIGKILL. The system closes its connections; what they had sent still arrives."""
         self.is_alive = False
-        if self._ready and not self._is_stopped:
+        if self._ready and not self.is_frozen:
             self.world.awake.remove(self)
         self._ready.clear()
         for wire in tuple(self.wires):
             wire.orphan()
 
     def bury(self) -> None:
-        """Have nothing left that would do anything when it is collected."""
-        self.is_alive = False
-        self._ready.clear()
+        """Have its tasks end, so that none complains when it is collected. Whatever they do has no effect any more."""
+        self.is_alive, self.is_buried = True, True
         for task in self._tasks:
-            if not task.done():
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                task.get_coro().close()
+            task.cancel()
+        self.is_frozen = True  # nobody else is to run what is ready
+        while self._ready:
+            self._run(self._ready.popleft())
+        self.is_alive = False
 
     # What asyncio and the product ask of an event loop.
 
@@ -226,7 +231,7 @@ class Process:
         return await made
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        if self.is_alive:
+        if self.is_alive and not self.is_buried:
             error = context.get("exception")
             self.world.fail(f"{self.name}: {context.get('message')}: {type(error).__name__}: {error}")
             if error is not None and self.world.is_traced:
