@@ -20,6 +20,7 @@ from distributer.forwarding import exchange as exchange_module
 from distributer.forwarding.claimed import ClaimedRequest
 from distributer.forwarding.downstream import NOBODY
 from distributer.forwarding.exchange import Exchange
+from distributer.forwarding.retried import RetriedRequest
 from distributer.model import Begun, Claim, Operation, Outcome
 from distributer.routing import claim as claims
 from distributer.routing.claim import Entry, ItemState, Standing
@@ -176,21 +177,17 @@ def _forget_who_has_left(self: ClaimedRequest, claim: Claim, answer: Any) -> Non
 
 
 def _give_up_for_the_client(self: Exchange) -> None:
-    if self._held is None and self._claimed is not None and self._connection is not None:
+    if self._held is None and self.claimed is not None and self._connection is not None:
         self._downstream = NOBODY
         self._leave_backend()
         assert self.route is not None
-        self._claimed.settle(self.route.backend.url, Outcome.FAILED)
+        self.claimed.settle(self.route.backend.url, Outcome.FAILED)
         self._end(ClientGone.status, is_failure=False)
     else:
         _CLIENT_GONE(self)
 
 
 _CLIENT_GONE = Exchange.client_gone
-
-
-def _send_anything_again(self: Exchange) -> bool:
-    return not self._is_retried and (self._body is None or self._body.is_kept)
 
 
 def _never_late() -> Sequence[Any]:
@@ -309,7 +306,7 @@ MUTATIONS = (
     Mutation("a create that its client does not wait for counts as not sent", "clients", 3,
              lambda: [patch.object(Exchange, "client_gone", _give_up_for_the_client)], "T1"),
     Mutation("a create is sent again", "backends", 10,
-             lambda: [patch.object(Exchange, "_may_send_again", _send_anything_again)], "T3"),
+             lambda: [patch.object(RetriedRequest, "_is_repeatable", True)], "T3"),
     Mutation("a claimed request goes on after its deadline", "clients", 16,
              lambda: [patch.object(ClaimedRequest, "expire", _nothing), *_never_late()], "T1"),
     Mutation("a process that was stopped sends what is too late", "long-stalls", 6,

@@ -73,11 +73,11 @@ class SimExchange(exchange.Exchange):
 
     __slots__ = ()
 
-    def _connect(self, route: Route) -> None:
+    def _go(self, route: Route) -> None:
         op = op_of(self)
         assert op is not None
         _process().world.truth.routed(op, route, self._core, self.tried, self._exchanged)
-        super()._connect(route)
+        super()._go(route)
 
     def _got_owner(self, answer: Any) -> None:
         op, item = op_of(self), self.item
