@@ -302,7 +302,7 @@ class Exchange:
             remembered = core.fallback.owner(item)
             if remembered is not None:
                 core.metrics.degraded += 1
-                decision = choose_by_owner(item, remembered, core.ring, Reason.STICKY)
+                decision = choose_by_owner(item, remembered, core.ring, Reason.REMEMBERED)
         else:
             core.fallback.remember(item, answer)
             if core.options.owner_down is _REBIND and isinstance(decision, Route) and core.is_gone(decision.backend):

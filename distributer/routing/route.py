@@ -25,6 +25,8 @@ class Reason(Enum):
 
     ROTATION = "rotation"
     STICKY = "sticky"
+    REMEMBERED = "remembered"
+    """As STICKY, but by what this replica remembers, since Redis is away: it may have changed since."""
     CREATE = "create"
     DELETE = "delete"
 

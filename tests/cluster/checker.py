@@ -11,8 +11,9 @@ What is legal, and why
 ----------------------
 A stale binding is harmless, so one without an item is no violation. A 503 says that nothing was sent, so it changes
 nothing. A replica that is without Redis sends a request for a bound item to where it last saw it bound; the item may
-have been deleted and created elsewhere since. So a *404 to a read or a put while some replica was degraded* says
-nothing, and is left out; an answer that speaks of the item counts. Creates and deletes are refused then: theirs count.
+have been deleted and created elsewhere since. So a *404 to a read or a put that went by memory*, as its answer tells,
+says nothing, and is left out; an answer that speaks of the item counts. Creates and deletes are refused then: theirs
+count.
 
 Puts and deletes are sent once more by the distributer when a kept-alive connection breaks under them, so they may take
 effect twice (RFC 9110 section 9.2.2 allows that). Histories that are explained only by that are counted as `repeats`.
@@ -53,7 +54,7 @@ class Verdict:
     undecided: list[int] = field(default_factory=list)
     """Items whose history has too many orders."""
     excused: int = 0
-    """404s left out since a replica was degraded."""
+    """404s left out since a replica went by what it remembered."""
     items: int = 0
     tickets: int = 0
     unevenness: int = 0
@@ -96,9 +97,8 @@ def check(
 def check_registers(history: History, verdict: Verdict, horizon_s: float) -> None:
     """Check each item's operations against a register."""
     by_item: dict[int, list[Operation]] = defaultdict(list)
-    degraded = _merged(history.degraded)
     for operation in history.operations:
-        if _says_nothing(operation, degraded):
+        if _says_nothing(operation):
             verdict.excused += 1
         else:
             by_item[operation.item].append(operation)
@@ -127,12 +127,9 @@ def check_register(
         verdict.violations.append(Violation("register", _told(item, fault, operations, wipes)))
 
 
-def _says_nothing(operation: Operation, degraded: Sequence[Span]) -> bool:
-    return (
-        operation.result is Result.MISSING
-        and operation.kind in (Kind.READ, Kind.PUT)
-        and any(span.overlaps(operation.start, operation.end) for span in degraded)
-    )
+def _says_nothing(operation: Operation) -> bool:
+    is_asked = operation.kind in (Kind.READ, Kind.PUT)
+    return operation.is_remembered and is_asked and operation.result is Result.MISSING
 
 
 def _at_rest(rest: Rest | None, items: Iterable[int]) -> list[Operation]:

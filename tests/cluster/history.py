@@ -36,6 +36,7 @@ class Operation(NamedTuple):
     """One request for one item.
 
     `value`: what a create or a put writes, and what a read was given. `backend`: which one answered, if that was told.
+    `is_remembered`: the replica was without Redis, and went by what it had seen last.
     """
 
     client: int
@@ -47,6 +48,7 @@ class Operation(NamedTuple):
     result: Result
     backend: str | None = None
     ticket: int | None = None
+    is_remembered: bool = False
 
     def __str__(self) -> str:
         what = "" if self.value is None else f" {self.value}"

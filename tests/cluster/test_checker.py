@@ -78,13 +78,13 @@ def test_items_of_a_backend_that_was_killed_are_gone() -> None:
 @pytest.mark.parametrize(
     ("kind", "is_excused"), [(Kind.READ, True), (Kind.PUT, True), (Kind.DELETE, False)], ids=lambda it: str(it)
 )
-def test_while_degraded_a_404_says_nothing_unless_it_is_a_deletes(kind: Kind, is_excused: bool) -> None:
+def test_a_404_by_memory_says_nothing_unless_it_is_a_deletes(kind: Kind, is_excused: bool) -> None:
     wrong = Operation(1, 1, kind, 5 if kind is Kind.PUT else None, 10, 11, Result.MISSING, B)
     history = dataclasses.replace(RIGHT, operations=[*RIGHT.operations, wrong])
     assert promises(check(history)) == ["register"]
-    verdict = check(dataclasses.replace(history, degraded=[Span(10.5, 12), Span(11, 30)]))
+    by_memory = wrong._replace(is_remembered=True)
+    verdict = check(dataclasses.replace(RIGHT, operations=[*RIGHT.operations, by_memory]))
     assert (promises(verdict), verdict.excused) == (([], 1) if is_excused else (["register"], 0))
-    assert promises(check(dataclasses.replace(history, degraded=[Span(2, 9)]))) == ["register"]
 
 
 def test_tickets_that_a_degraded_replica_dealt_itself_are_none_of_the_shared_ones() -> None:

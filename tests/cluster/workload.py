@@ -146,7 +146,18 @@ class Workload:
             elif result is Result.DONE and kind is Kind.READ:
                 value = int(json.loads(answer.body)["name"])
             self.history.operations.append(
-                Operation(number, item, kind, value, start, end, result, answer.backend, answer.ticket)
+                Operation(
+                    number,
+                    item,
+                    kind,
+                    value,
+                    start,
+                    end,
+                    result,
+                    answer.backend,
+                    answer.ticket,
+                    is_remembered=answer.route == b"remembered",
+                )
             )
             return result
         raise AssertionError("it was tried a third time")
