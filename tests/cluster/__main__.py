@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0, help="length of the chaos (%(default)s)")
     parser.add_argument("--seed", type=int, default=None, help="of the chaos; the time of day by default")
     parser.add_argument("--rate", type=float, default=500.0, help="requests a second of the chaos (%(default)s)")
-    parser.add_argument("--markdown", type=Path, help="write the page of the chaos there")
+    parser.add_argument("--markdown", type=Path, help="write the section of the chaos into that page")
     parser.add_argument("--json", type=Path, help="write the numbers there")
     parser.add_argument("--keep", type=Path, help="keep history and log of a run with violations there")
     arguments = parser.parse_args()
@@ -36,7 +36,9 @@ def main() -> int:
     options = chaos.Options(seed=seed, seconds=arguments.seconds, rate=arguments.rate, keep=keep)
     outcome = asyncio.run(chaos.run(options, lambda text: print(f"chaos: {text}", file=sys.stderr)))
     _write(arguments.json, report.to_json(outcome))
-    _write(arguments.markdown, report.to_markdown(outcome))
+    if arguments.markdown is not None:
+        page = arguments.markdown.read_text() if arguments.markdown.exists() else ""
+        arguments.markdown.write_text(report.into_page(page, report.to_markdown(outcome)))
     print(report.to_json(outcome), end="")
     is_available = report.availability(outcome.history.pings, with_retry=True) >= report.GOAL
     for violation in outcome.verdict.violations:

@@ -16,6 +16,7 @@ from tests.cluster.history import History, Kind, Ping, Result, Staged
 from tests.cluster.schedule import REDIS, REPLICAS
 
 GOAL = 0.9999
+MARK = "<!-- make chaos writes what follows -->"
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:
@@ -116,7 +117,7 @@ def to_json(outcome: Outcome) -> str:
 
 
 def to_markdown(outcome: Outcome) -> str:
-    """Write the page."""
+    """Write the section."""
     it = summary(outcome)
     violations = it["violations"]
     lines = [
@@ -173,6 +174,12 @@ def to_markdown(outcome: Outcome) -> str:
     if violations:
         lines += ["Violations:", "", "```", *violations, "```", ""]
     return "\n".join(lines)
+
+
+def into_page(page: str, section: str) -> str:
+    """Put the section into a page: behind the mark, in place of an earlier one."""
+    head, _, _ = page.partition(MARK)
+    return f"{head}{MARK}\n\n{section}"
 
 
 def _machine() -> str:

@@ -7,7 +7,7 @@ import json
 from tests.cluster.chaos import Options, Outcome
 from tests.cluster.checker import check
 from tests.cluster.history import History, Kind, Operation, Ping, Result, Staged
-from tests.cluster.report import availability, longest_gap_s, recoveries, to_json, to_markdown
+from tests.cluster.report import availability, into_page, longest_gap_s, recoveries, to_json, to_markdown
 
 A, B = "http://a", "http://b"
 
@@ -53,3 +53,10 @@ def test_numbers_and_page_tell_of_violations() -> None:
     assert json.loads(to_json(outcome))["violations"] == ["odd: create 1: 418"]
     assert "**1 violation**" in to_markdown(outcome)
     assert "odd: create 1: 418" in to_markdown(outcome)
+
+
+def test_a_section_takes_the_place_of_an_earlier_one() -> None:
+    page = into_page("# A page\n\n", "## One\n")
+    assert page.startswith("# A page\n\n<!-- ")
+    assert page.endswith("-->\n\n## One\n")
+    assert into_page(page, "## Two\n") == page.replace("One", "Two")
