@@ -52,14 +52,14 @@ class Profile:
 
     @property
     def is_calm(self) -> bool:
-        """Whether nothing goes wrong."""
-        return self == Profile(self.name, always_serves=True)
+        """Whether nothing goes wrong. Two slow messages in a row would be more than Redis may take."""
+        return self == Profile(self.name, slowness=0.0, always_serves=True)
 
 
 FATES = Fates(refused=0.05, failed=0.05, silent=0.03, reset=0.06, truncated=0.03, closed=0.08, slow=0.08)
 
 PROFILES = (
-    Profile("calm", always_serves=True),
+    Profile("calm", slowness=0.0, always_serves=True),
     Profile("clients", leaves=0.25, slow_bodies=0.3, fates=Fates(slow=0.2), slowness=0.1),
     Profile("answers", fates=FATES, weight=2),
     Profile("resets", replicas=1, fates=Fates(reset=0.2, refused=0.4)),
