@@ -8,6 +8,7 @@ must not go on as if nothing had been: whoever writes for all says for whom (`he
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
@@ -75,7 +76,8 @@ class Lease:
                     # Held by one who does nothing it would be worse than free. Another may have more luck.
                     log.error("a duty of the whole cluster has failed", exc_info=failed[0].exception())
                     await self._lay_down()
-                    await self.release()
+                    with contextlib.suppress(StateError):
+                        await self.release()
                     await asyncio.sleep(TTL_S)
                 await asyncio.sleep(max(0.0, started_at + RENEW_S - loop.time()))
         finally:

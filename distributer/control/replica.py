@@ -151,10 +151,10 @@ async def open_replica(
     lease.duties = (prober.run, Sweeper(core, store, expiry).run)
     replica = _Replica(core, store, registry, membership, settings)
     tasks = [
-        _spawn(replica.beat(), "heartbeat"),
-        _spawn(lease.run(), "lease"),
-        _spawn(Reporter(core.failures, record, settings.ejection_failures).run(), "reporter"),
-        _spawn(Follower(core, store, own_client, keys, prober.look).run(), "follower"),
+        _spawn(replica.beat, "heartbeat"),
+        _spawn(lease.run, "lease"),
+        _spawn(Reporter(core.failures, record, settings.ejection_failures).run, "reporter"),
+        _spawn(Follower(core, store, own_client, keys, prober.look).run, "follower"),
     ]
     try:
         async with running(core):
@@ -297,5 +297,15 @@ class _Replica:
         }
 
 
-def _spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-    return asyncio.get_running_loop().create_task(work, name=f"distributer-{name}")
+def _spawn(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
+    return asyncio.get_running_loop().create_task(_kept(work, name), name=f"distributer-{name}")
+
+
+async def _kept(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    """Do it until cancelled. What has failed is told, and done again: a replica without it would look well."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("the replica's %s has failed; it is started again", name)
+        await asyncio.sleep(HEARTBEAT_S)

@@ -20,7 +20,7 @@ from distributer.model import Backend, Begun, Claim, Operation, Outcome, Ticket
 from distributer.routing.claim import outcome_of
 from distributer.routing.item import TakeClaim
 from distributer.routing.retry import OwnerDown
-from distributer.routing.route import Decision, Reason, Route, choose_by_owner
+from distributer.routing.route import Decision, Reason, Route, choose_by_owner, none_left
 
 RETRY_WHEN_FULL_S = 5
 MAX_BEGINS = 8
@@ -185,7 +185,7 @@ class ClaimedRequest:
         elif answer.owner is None:
             self.leave()
             if operation is Operation.CREATE:
-                exchange.follow(Unroutable("none of the backends could be reached"))
+                exchange.follow(none_left(self._core.ring))
             else:
                 exchange.follow_unbound(Reason.DELETE)
         else:

@@ -492,7 +492,9 @@ class Exchange:
         self._connection = None
         route = self.route
         assert route is not None
-        if not isinstance(error, ConnectionStale):  # that one was closed for being idle
+        # Not of one that was closed for being idle, or whose client has not sent all; and once for each request, or a
+        # request that backends cannot bear would be counted at many.
+        if self._request_done and self._retried is None and not isinstance(error, ConnectionStale):
             self._core.note_failed(route.backend, str(error))
         if self.phase is ANSWERING:
             self._core.failed_attempts.note(route.backend, error, self._core.clock.now)

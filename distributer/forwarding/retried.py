@@ -8,13 +8,21 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from distributer.errors import ConnectFailed, ConnectionLost, ConnectionStale, RequestError, Unroutable, UpstreamError
+from distributer.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    ConnectionStale,
+    RequestError,
+    Unroutable,
+    UpstreamError,
+    UpstreamTimeout,
+)
 from distributer.forwarding.claimed import ClaimedRequest
 from distributer.forwarding.core import ForwardingCore
 from distributer.forwarding.hinted import HintedRequest
 from distributer.forwarding.rebound import Rebinder, Rebinding
 from distributer.model import Backend, ItemId
-from distributer.routing.retry import Again, Attempt, Failure, OwnerDown, may_roam, next_of
+from distributer.routing.retry import LEAVES_NOTHING, Again, Attempt, Failure, OwnerDown, may_roam, next_of
 from distributer.routing.route import Reason, Route, TakeTicket
 from distributer.wire.request import RequestHead
 
@@ -127,7 +135,13 @@ class RetriedRequest:
             if now < self._wait_until:
                 exchange.await_return(route, self._wait_until)
                 return
-        elif options.owner_down is OwnerDown.REBIND and not was_tried and route.backend in core.ring.backends:
+        elif (
+            options.owner_down is OwnerDown.REBIND
+            and not was_tried
+            and route.backend in core.ring.backends
+            # What was sent may have taken effect there.
+            and not (self._resends and exchange.head.method not in LEAVES_NOTHING)
+        ):
             if isinstance(exchange.holder, HintedRequest):
                 exchange.holder.forget()
                 exchange.holder = None
@@ -152,6 +166,8 @@ def _failure_of(error: UpstreamError) -> Failure | None:
         return Failure.CONNECT
     if isinstance(error, ConnectionStale):
         return Failure.STALE
+    if isinstance(error, UpstreamTimeout):
+        return Failure.TIMEOUT
     return Failure.RESET if isinstance(error, ConnectionLost) else None
 
 

@@ -5,7 +5,7 @@
     CONNECT    elsewhere              the owner is down        elsewhere, bound anew
     STALE      here, then elsewhere   here                     -
     RESET      elsewhere              here, once               -
-    TIMEOUT    never                  never                    -
+    TIMEOUT    elsewhere, once        never                    -
     other      never                  never                    -
 
 Nothing was sent when no connection could be made: another try is always safe. After that, only what may be repeated is:
@@ -15,9 +15,9 @@ unless it may bring an item about: sent to two backends, that could be on both.
 
 STALE is a kept-alive connection that was closed without a byte. Most often nothing is wrong with the backend, which had
 just given it up, so its ticket stays. A RESET, of a new connection or within an answer, says more: another backend is
-better, where there is one. A timeout is not repeated. The client's time is spent, and a backend that is slow for too
-many requests is the last that should get them twice; HAProxy and Envoy do not repeat one by default either. Nor are
-answers: a 502, 503 or 504 of a backend is its answer.
+better, where there is one. A timeout is repeated once, elsewhere: a backend that hangs, or is cut off, is found out by
+that. (nginx does so by default, HAProxy and Envoy when they are told to.) Answers are not: a 502, 503 or 504 of a
+backend is its answer.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SPAN_S = 1.0
 SPANS = 10
 """The budget's window: the present span, and those before it."""
 
-_LEAVES_NOTHING = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"DELETE"})
+LEAVES_NOTHING = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"DELETE"})
 """Methods that bring no item about: those that are safe (RFC 9110 section 9.2.1), and DELETE."""
 
 
@@ -43,6 +43,7 @@ class Failure(Enum):
     CONNECT = "connect"
     STALE = "stale"
     RESET = "reset"
+    TIMEOUT = "timeout"
 
 
 class Again(Enum):
@@ -93,6 +94,8 @@ def next_of(attempt: Attempt) -> Again:
         return Again.OWNER_DOWN if attempt.has_owner else _unsent(attempt)
     if not attempt.is_repeatable or attempt.resends >= MAX_RESENDS:
         return Again.NEVER
+    if attempt.failure is Failure.TIMEOUT:
+        return Again.ELSEWHERE if is_free and attempt.has_others and not attempt.resends else Again.NEVER
     if attempt.failure is Failure.STALE and (attempt.has_owner or not attempt.was_resent_here):
         return Again.HERE
     if is_free and attempt.has_others:
@@ -106,7 +109,7 @@ def _unsent(attempt: Attempt) -> Again:
 
 def may_roam(method: bytes, *, has_item: bool) -> bool:
     """Whether a request that no owner has may be sent to one backend after another."""
-    return not has_item or method in _LEAVES_NOTHING
+    return not has_item or method in LEAVES_NOTHING
 
 
 class RetryBudget:

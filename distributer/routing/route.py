@@ -71,19 +71,26 @@ ring order. By chance alone that happens to one request in 10^8 or so, with half
 def choose_by_ticket(ticket: Ticket, ring: Ring, tried: Collection[Backend] = (), exchanged: int = 0) -> Decision:
     """Decide where a rotated request goes. `exchanged` counts the tickets this request has thrown away."""
     if not ring.backends:
-        return Unroutable("all backends are drained, in maintenance, or have not joined yet")
+        return none_left(ring)
     backend = ring.at(ticket)
     is_of_epoch = ticket > ring.after
     if is_of_epoch and not ring.down and not tried:
         return Route(backend, Reason.ROTATION, ticket)
     candidates = ring.candidates(tried)
     if not candidates:
-        return Unroutable("none of the backends could be reached")
+        return none_left(ring)
     if is_of_epoch and backend in candidates:
         return Route(backend, Reason.ROTATION, ticket)
     if exchanged < MAX_EXCHANGES_PER_BACKEND * len(ring.backends):
         return TakeTicket.ANOTHER
     return Route(candidates[ticket % len(candidates)], Reason.ROTATION, ticket)
+
+
+def none_left(ring: Ring) -> Unroutable:
+    """Say why there is no backend to go to."""
+    if not ring.backends:
+        return Unroutable("all backends are drained, in maintenance, or have not joined yet")
+    return Unroutable("none of the backends could be reached")
 
 
 def choose_by_owner(item: ItemId, owner: str | StateError | None, ring: Ring, reason: Reason) -> Decision:

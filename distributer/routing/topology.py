@@ -46,6 +46,8 @@ class Member:
 
 Members = tuple[Member, ...]
 
+MAX_SHOWN = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Topology:
@@ -103,9 +105,10 @@ class Topology:
 def place_of(members: Members, backend_id: str) -> int:
     """Return the place of the member with that id or base URL. Raises ChangeRefusedError if there is none."""
     for place, member in enumerate(members):
-        if backend_id in (member.backend.id, member.backend.url):
+        if backend_id.rstrip("/") in (member.backend.id, member.backend.url):
             return place
-    raise ChangeRefusedError(f"there is no backend {backend_id}")
+    known = ", ".join(member.backend.id for member in members[:MAX_SHOWN])
+    raise ChangeRefusedError(f"there is no backend {backend_id}; there are {known}{' …' * (len(members) > MAX_SHOWN)}")
 
 
 def with_state(members: Members, backend_id: str, state: AdminState) -> Members:
@@ -151,8 +154,12 @@ def reconciled(members: Members, wanted: Sequence[Backend], bound: Collection[st
     for member in present.values():
         if member.source not in (FROM_SETTINGS, NO_LONGER_NAMED):
             rest.append(member)
-        elif member.backend.url in bound:
+        elif member.backend.url not in bound:
+            continue
+        elif member.state is AdminState.READY:
             rest.append(replace(member, state=AdminState.DRAIN, source=NO_LONGER_NAMED))
+        else:
+            rest.append(member)  # as the operators want it, also when it is named again
     if not any(member.is_in_rotation for member in (*named, *rest)):
         named = [replace(member, joined=True) for member in named]
     return (*named, *rest)

@@ -29,6 +29,8 @@ from distributer.state.store import Watcher
 log = logging.getLogger("distributer.state")
 
 NONE_SEEN = -(1 << 63)
+LEAP = 1 << 20
+"""`change.lua` has the same number."""
 ATTEMPTS = 4
 """How often it is read anew when others change it at the same time."""
 
@@ -43,6 +45,11 @@ class Learned(Enum):
 
 
 Then = Callable[[Learned], None]
+
+
+def _summary(topology: Topology) -> str:
+    others = [f"{it.backend.id} ({it.state.value})" for it in topology.members if not it.is_in_rotation]
+    return " ".join([*(backend.id for backend in topology.in_rotation), *others])
 
 
 class AgreedTopology:
@@ -99,7 +106,7 @@ class AgreedTopology:
                 return
             try:
                 reading = reading_of(replies[0])
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 self._give_up(str(error), then)
                 return
             present = reading.topology
@@ -152,10 +159,14 @@ class AgreedTopology:
         then(Learned.UNREADABLE)
 
     def _adopt(self, topology: Topology) -> None:
+        if topology.after - self.highest >= LEAP // 2:
+            # Another replica has found that writes were lost, and has let the counter leap.
+            self.doubt_memory()
         self._version = b"%d" % topology.version
         self._complaint = ""
         self.highest = max(self.highest, topology.after)
         if topology != self._topology:
+            log.info("the backends have changed", extra={"ring": _summary(topology), "version": topology.version})
             self._topology = topology
             if self._watcher is not None:
                 self._watcher.follow(topology)

@@ -10,10 +10,13 @@ import json
 from dataclasses import dataclass
 
 from distributer.model import Health, HealthStatus
+from distributer.routing.claim import MAX_INTEGER
 from distributer.routing.topology import Members, Topology, decode, encode
 from distributer.state.commit import Command, Reply
 from distributer.state.keys import Keys
 from distributer.state.scripts import CHANGE, READ
+
+MAX_TIMES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +42,14 @@ def reading_of(reply: Reply) -> Reading:
     if isinstance(reply, Exception) or not isinstance(reply, list) or len(reply) != 5:
         raise ValueError(f"Redis answered {reply!s:.200}")
     version, epoch, counter, fields = int(reply[0]), _text(reply[1]), int(reply[2]), reply[3]
+    if not 0 <= version < MAX_INTEGER or not counter < MAX_INTEGER:
+        raise ValueError(f"the version is {version}, the rotation {counter}")
     has_lost_writes = bool(reply[4])
     members = decode(dict(zip(map(_text, fields[0::2]), map(_text, fields[1::2]), strict=True)))
     if not version or not members:
         return Reading(None, version, counter, has_lost_writes)
     match json.loads(epoch or "{}"):
-        case {"after": int(after), "first": int(first)}:
+        case {"after": int(after), "first": int(first)} if 0 <= first < MAX_INTEGER and 0 <= after < MAX_INTEGER:
             return Reading(Topology(members, version, after, first), version, counter, has_lost_writes)
     raise ValueError(f"the epoch is {epoch!r:.200}")
 
@@ -77,14 +82,20 @@ def health_of(text: bytes | str) -> Health | None:
                 until, times = more.get("until"), more.get("times")
                 return Health(
                     HealthStatus(status),
-                    since,
+                    _time(since),
                     reason,
-                    float(until) if isinstance(until, int | float) else None,
-                    times if isinstance(times, int) else 0,
+                    _time(until) if isinstance(until, int | float) else None,
+                    times if isinstance(times, int) and 0 <= times < MAX_TIMES else 0,
                 )
-    except ValueError:
+    except (ValueError, OverflowError, RecursionError):
         pass
     return None
+
+
+def _time(value: float) -> float:
+    if not 0 <= value < MAX_INTEGER:
+        raise ValueError("not a time")
+    return float(value)
 
 
 def health_text(health: Health) -> str:

@@ -100,7 +100,7 @@ class Schedule:
         self._raise()
         world.run(world.now + REST_S)
         self.truth.check_rest(self.redis.data.items)
-        if profile.is_calm:
+        if profile.is_calm and not self.truth.has_refused:
             self.truth.check_level(self.redis.data.rotation)
         for replica in self.replicas:
             if replica.process.is_alive and (leaks := replica.leaks()):

@@ -89,6 +89,8 @@ class Truth:
         self.states: dict[str, ItemState] = {}
         """What Redis has of each item."""
         self.tickets: dict[int, Op] = {}
+        self.has_refused = False
+        """A replica has refused a request: a round trip was late, and its tickets are a gap."""
         self.late_claims: set[str] = set()
         """Claims whose begin was executed after their replica had given it up."""
         self._moment = 0
@@ -117,6 +119,7 @@ class Truth:
         if number != op.number:
             self.world.fail(f"T4: {op} got the answer to op {number}")
         if not is_backends:
+            self.has_refused |= status == 503
             return
         if status not in op.answers:
             self.world.fail(f"T4: {op} was answered {status}, which no backend has said ({op.answers})")

@@ -40,12 +40,19 @@ if owner == '' then
     return { '', 0, 0 }
   end
   -- A ticket that falls on an unusable backend is spent: exchanged, not shifted.
+  -- Of as many tickets as there are places one is usable, unless the counter is beyond what Lua's numbers can tell.
   local place
-  repeat
+  for _ = 1, #usable do
     ticket = redis.call('INCR', KEYS[1])
     place = (ticket + shift) % #usable + 1
-  until string.sub(usable, place, place) == '1'
-  owner = ARGV[URLS + place]
+    if string.sub(usable, place, place) == '1' then
+      owner = ARGV[URLS + place]
+      break
+    end
+  end
+  if owner == '' then
+    return { '', 0, 0 }
+  end
 end
 
 local overlapped = kind == 'd' and entry and has_create(entry) and 1 or 0

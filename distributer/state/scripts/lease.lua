@@ -10,7 +10,7 @@ if ARGV[2] == '0' then
   if holder == ARGV[1] then
     redis.call('DEL', KEYS[1])
   end
-elseif not holder or holder == ARGV[1] then
+elseif not holder or holder == ARGV[1] or redis.call('PTTL', KEYS[1]) == -1 then -- an edit: it would never end
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
   held = 1
 end
