@@ -112,6 +112,9 @@ class AgreedTopology:
             present = reading.topology
             is_behind = reading.counter < self.highest or reading.version < self._topology.version
             if present is not None and not is_behind and not reading.has_lost_writes:
+                if present.after - self.highest >= LEAP // 2:
+                    # Another replica has found that writes were lost, and has let the counter leap.
+                    self.doubt_memory()
                 self._adopt(present)
                 then(Learned.YES)
             elif present is None and self._topology.version == 0:
@@ -159,9 +162,6 @@ class AgreedTopology:
         then(Learned.UNREADABLE)
 
     def _adopt(self, topology: Topology) -> None:
-        if topology.after - self.highest >= LEAP // 2:
-            # Another replica has found that writes were lost, and has let the counter leap.
-            self.doubt_memory()
         self._version = b"%d" % topology.version
         self._complaint = ""
         self.highest = max(self.highest, topology.after)

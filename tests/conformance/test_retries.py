@@ -218,13 +218,19 @@ async def test_a_put_of_an_unbound_item_is_repeated_on_its_backend_and_no_other(
         assert it.asked == [2, 0]
 
 
-async def test_a_timeout_is_not_repeated(fleet: Open) -> None:
+async def test_a_timeout_is_repeated_once_elsewhere(fleet: Open) -> None:
     async def silent(_message: Message, reader: asyncio.StreamReader, _writer: object) -> None:
         await reader.read()
 
     async with fleet(silent, fine, first_byte_timeout_s=0.2) as it:
-        assert (await ask(it.port, request())).status == 504
+        assert (await ask(it.port, request("POST", "/ping"))).status == 504
         assert it.asked == [1, 0]
+    async with fleet(silent, fine, first_byte_timeout_s=0.2) as it:
+        assert (await ask(it.port, request())).status == 200
+        assert it.asked == [1, 1]
+    async with fleet(silent, silent, silent, first_byte_timeout_s=0.2) as it:
+        assert (await ask(it.port, request())).status == 504
+        assert it.asked == [1, 1, 0]
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
@@ -682,4 +688,4 @@ async def test_failures_are_counted_by_why_they_were_repeated(fleet: Open) -> No
         for _ in range(4):
             assert (await ask(it.port, request())).status == 200
         assert it.core.metrics.retries[Failure.CONNECT] >= 1
-        assert it.core.metrics.snapshot()["retries"].keys() == {"connect", "stale", "reset"}
+        assert it.core.metrics.snapshot()["retries"].keys() == {"connect", "stale", "reset", "timeout"}

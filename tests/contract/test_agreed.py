@@ -199,7 +199,7 @@ async def test_a_counter_that_has_fallen_back_leaps_and_all_follow(world: World,
         assert (after.members, after.version > before.version) == (before.members, True)
         assert (after.after, after.first) == (tickets[0] - 1, 0), "it starts anew at the first backend"
         assert one.watching.topology == two.watching.topology == after
-        assert one.watching.doubts == 2, "what it remembers may be missing there"
+        assert one.watching.doubts == two.watching.doubts == 2, "what either remembers may be missing there"
 
 
 async def test_a_create_does_not_take_a_ticket_that_was_used_before_either(world: World) -> None:

@@ -93,7 +93,7 @@ def test_a_snapshot_is_json_and_does_not_change_with_the_counters() -> None:
         "connections_refused": 7,
         "requests": 5,
         "degraded": 1,
-        "retries": {"connect": 0, "stale": 2, "reset": 0},
+        "retries": {"connect": 0, "stale": 2, "reset": 0, "timeout": 0},
         "retries_refused": 4,
         "rebound": 8,
         "tickets_exchanged": 3,
