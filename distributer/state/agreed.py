@@ -166,7 +166,8 @@ class AgreedTopology:
         self._complaint = ""
         self.highest = max(self.highest, topology.after)
         if topology != self._topology:
-            log.info("the backends have changed", extra={"ring": _summary(topology), "version": topology.version})
+            if self._topology.version and topology.members != self._topology.members:
+                log.info("the backends have changed", extra={"ring": _summary(topology), "version": topology.version})
             self._topology = topology
             if self._watcher is not None:
                 self._watcher.follow(topology)
