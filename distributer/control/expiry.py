@@ -7,11 +7,10 @@ walks the map page by page, so that bindings come to have the expiry that the se
 from __future__ import annotations
 
 import logging
-from typing import Any, cast
 
 import redis.asyncio as redis
 
-from distributer.control.registry import translated
+from distributer.control.registry import evaluate
 from distributer.state.keys import Keys
 from distributer.state.redis_link import decoded
 from distributer.state.scripts import EXPIRE
@@ -49,8 +48,6 @@ class Expiry:
 
     async def _expire(self) -> tuple[int, str]:
         keys = self._keys
-        with translated():
-            due, cursor = await cast(Any, self._client).eval(
-                EXPIRE.source, 3, keys.sticky, keys.claims, keys.expiry, self._cursor, PAGE, self._ttl_ms
-            )
+        hashes = (keys.sticky, keys.claims, keys.expiry)
+        due, cursor = await evaluate(self._client, EXPIRE, hashes, self._cursor, PAGE, self._ttl_ms)
         return due, decoded(cursor)

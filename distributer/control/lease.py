@@ -11,12 +11,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, cast
+from typing import Any
 
 import redis.asyncio as redis
 
 from distributer.control.complaint import Complaint
-from distributer.control.registry import translated
+from distributer.control.registry import evaluate
 from distributer.errors import StateError
 from distributer.state.keys import Keys
 from distributer.state.scripts import LEASE
@@ -102,7 +102,6 @@ class Lease:
             await end(tasks)
 
     async def _ask(self, ttl_ms: int) -> tuple[bool, float]:
-        with translated():
-            run = cast(Any, self._client).execute_command
-            held, seconds, micros = await run("EVAL", LEASE.source, 1, self._keys.prober, self.replica_id, ttl_ms)
+        keys = (self._keys.prober,)
+        held, seconds, micros = await evaluate(self._client, LEASE, keys, self.replica_id, ttl_ms)
         return bool(held), int(seconds) + int(micros) / 1e6

@@ -5,13 +5,13 @@ Replicas add to the failures; the holder of the lease turns them, and what its p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import redis.asyncio as redis
 
-from distributer.control.registry import healths_of, translated
+from distributer.control.registry import evaluate, healths_of, translated
 from distributer.forwarding.failures import Row
 from distributer.model import Health
 from distributer.state.agreement import health_text
@@ -84,10 +84,8 @@ class Record:
         """Write verdicts, forget backends that are gone, and let failures be counted anew. False: the lease is lost."""
         pairs = [part for backend_id, health in verdicts.items() for part in (backend_id, health_text(health))]
         keys = (self._keys.prober, self._keys.health, self._keys.failures)
-        arguments = (holder, self._keys.events, len(verdicts), *pairs, len(gone), *gone, *anew)
-        with translated():
-            run = cast(Any, self._client).execute_command
-            return bool(await run("EVAL", HEALTH.source, len(keys), *keys, *arguments))
+        arguments: Sequence[str | int] = (holder, self._keys.events, len(verdicts), *pairs, len(gone), *gone, *anew)
+        return bool(await evaluate(self._client, HEALTH, keys, *arguments))
 
 
 def _counts_of(fields: Mapping[Any, Any]) -> dict[str, Count]:

@@ -21,6 +21,7 @@ from distributer.routing.health import NOT_PROBED
 from distributer.state.agreement import health_of
 from distributer.state.keys import Keys
 from distributer.state.redis_link import decoded
+from distributer.state.scripts import Script
 from distributer.state.trouble import FAILURES, trouble_of
 
 SNAPSHOT_TTL_S = 5
@@ -250,6 +251,12 @@ def _json_object(raw: Any) -> dict[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+async def evaluate(client: redis.Redis, script: Script, keys: Sequence[str], *arguments: str | int) -> Any:
+    """Run a script, and return its reply. Raises StateError."""
+    with translated():
+        return await cast(Any, client).execute_command("EVAL", script.source, len(keys), *keys, *arguments)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import redis.asyncio as redis
 
 from distributer.control.membership import Membership
-from distributer.control.registry import Registry, translated
+from distributer.control.registry import Registry, evaluate
 from distributer.errors import ChangeRefusedError
 from distributer.model import AdminState
 from distributer.routing.topology import Topology, with_state, without
@@ -95,9 +95,8 @@ class Removal:
         if not items:
             return 0
         keys = self._keys
-        with translated():
-            left: int = await self._client.eval(RELEASE.source, 3, keys.sticky, keys.claims, keys.expiry, url, *items)
-        return left
+        hashes = (keys.sticky, keys.claims, keys.expiry)
+        return int(await evaluate(self._client, RELEASE, hashes, url, *items))
 
     async def _bound(self, url: str) -> int:
         """Count the items that are bound to it. Takes one pass over the sticky map."""

@@ -106,7 +106,7 @@ class AgreedTopology:
                 return
             try:
                 reading = reading_of(replies[0])
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 self._give_up(str(error), then)
                 return
             present = reading.topology

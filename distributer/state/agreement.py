@@ -45,10 +45,14 @@ def reading_of(reply: Reply) -> Reading:
     if not 0 <= version < MAX_INTEGER or not counter < MAX_INTEGER:
         raise ValueError(f"the version is {version}, the rotation {counter}")
     has_lost_writes = bool(reply[4])
-    members = decode(dict(zip(map(_text, fields[0::2]), map(_text, fields[1::2]), strict=True)))
+    try:
+        members = decode(dict(zip(map(_text, fields[0::2]), map(_text, fields[1::2]), strict=True)))
+        began = json.loads(epoch or "{}") if version and members else None
+    except RecursionError as error:
+        raise ValueError("a text is nested too deeply") from error
     if not version or not members:
         return Reading(None, version, counter, has_lost_writes)
-    match json.loads(epoch or "{}"):
+    match began:
         case {"after": int(after), "first": int(first)} if 0 <= first < MAX_INTEGER and 0 <= after < MAX_INTEGER:
             return Reading(Topology(members, version, after, first), version, counter, has_lost_writes)
     raise ValueError(f"the epoch is {epoch!r:.200}")

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from redis.exceptions import NoScriptError
 
 from distributer.errors import StateError
-from distributer.model import Begun, Claim, Doubt, ItemId, Operation, Outcome, Places, Ticket
+from distributer.model import Begun, Claim, Doubt, ItemId, Outcome, Places, Ticket
+from distributer.routing.claim import KINDS
 from distributer.routing.topology import Topology
 from distributer.state.agreed import AgreedTopology, Learned
 from distributer.state.backoff import Backoff
@@ -31,7 +32,6 @@ _FULL = 1
 _STALE = 2
 """What `begin.lua` refuses with."""
 
-KINDS = {Operation.CREATE: "c", Operation.DELETE: "d"}
 DOUBTS_PAGE = 100
 REFRESH_SHARE = 0.1
 """A replica starts a binding's time anew once in each such part of it, however often it uses the binding."""
