@@ -233,6 +233,20 @@ async def test_a_timeout_is_repeated_once_elsewhere(fleet: Open) -> None:
         assert it.asked == [1, 1, 0]
 
 
+async def test_a_request_that_no_backend_can_bear_counts_once(fleet: Open) -> None:
+    async with fleet(lost, lost, lost) as it:
+        assert (await ask(it.port, request())).status == 502
+        assert sum(it.asked) > 1
+        assert it.core.failures.suspects == {it.core.topology.members[0].backend.id}
+
+
+async def test_silence_while_the_client_has_not_sent_all_is_not_the_backends_failure(fleet: Open) -> None:
+    async with fleet(fine, fine, first_byte_timeout_s=0.2) as it:
+        answer = await ask(it.port, request("PUT", "/ping", "Content-Length: 10") + b"abc")
+        assert answer.status == 504
+        assert it.core.failures.suspects == set()
+
+
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 async def test_a_backends_own_answer_is_the_answer(fleet: Open, status: int) -> None:
     async with fleet(writes(b"HTTP/1.1 %d Own\r\nContent-Length: 3\r\n\r\nown" % status), fine) as it:

@@ -325,6 +325,15 @@ def test_a_rotation_that_is_no_number_is_an_error_and_changes_nothing(
     assert client.keys() == [b"test:rotation"]
 
 
+@pytest.mark.parametrize("usable", ["100", "010", "001"])
+def test_a_rotation_beyond_what_lua_can_count_ends_no_script_in_a_loop(
+    client: redis.Redis, scripts: ScriptStore, usable: str
+) -> None:
+    client.set("test:rotation", 10**18)
+    begun = scripts.begin(claim("c1"), RING, usable)
+    assert begun.owner in (None, RING[usable.index("1")])
+
+
 @pytest.mark.parametrize("script", [BEGIN, SETTLE, DOUBTS, RESOLVE], ids=["begin", "settle", "doubts", "resolve"])
 def test_a_script_says_what_it_takes_and_replies(script: Any) -> None:
     own = script.source.partition("-- KEYS")[2]

@@ -107,6 +107,30 @@ async def test_what_anyone_may_have_edited_is_left_out(client: redis.Redis) -> N
         await Record(client, KEYS).read()
 
 
+DEEP = "[" * 200_000
+HUGE = "1" + "0" * 400
+SPOILT = [
+    *(f'{{"status":"up","since":1,"reason":"x","until":{value}}}' for value in (HUGE, "-1", "Infinity")),
+    *(f'{{"status":"up","since":{value},"reason":"x"}}' for value in (HUGE, "-Infinity", "NaN")),
+    DEEP,
+]
+
+
+@pytest.mark.parametrize("text", SPOILT, ids=range(len(SPOILT)))
+async def test_numbers_and_nesting_beyond_measure_are_left_out_as_well(client: redis.Redis, text: str) -> None:
+    await put(client, KEYS.health, **{A: text, B: '{"status":"down","since":17.5,"reason":"3 probes in a row failed"}'})
+    await put(client, KEYS.failures, **{A: "9" * 5_000, B: "2"})
+    reading = await Record(client, KEYS).read()
+    assert reading.healths == {B: DOWN}
+    assert reading.counts.keys() == {B}
+
+
+async def test_a_lease_that_would_never_end_is_nobodys(client: redis.Redis) -> None:
+    await client.set(KEYS.prober, "an edit")
+    assert await Lease(client, KEYS, "me").take()
+    assert not await Lease(client, KEYS, "they").take()
+
+
 async def test_the_lease_is_held_by_one_until_it_is_given_back_or_expires(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
