@@ -43,7 +43,7 @@ The bound
 An item has MAX_CLAIMS claims at most. A begin beyond that is refused: it changes nothing, so it breaks nothing, and the
 request is not sent. Without the bound a client that cuts off one create after the other leaves a claim each, for as
 long as a claim lives, and every transition of the item reads and writes them all. (A create that is written back,
-below, is let in beyond the bound: only one can be, since the item is bound then.)
+below, is let in beyond the bound: it has succeeded, which few can.)
 
 Settling
 --------
@@ -63,7 +63,8 @@ this is a settle repeated since its reply was lost.
     release      remove the claim; unbind
     drop         remove the claim
     ask          the request is over, but only the owner knows what is left: have the sweeper ask at once
-    write back   bind if unbound, and have the sweeper ask: something was lost, or this is a late repetition
+    write back   if unbound, or bound there but pending: bind, and have the sweeper ask. Something was lost, or this is
+                 a late repetition
     -            nothing: the claim, if there is one, stays until the sweeper has asked
 
 Only a create that was written back is overlapped itself: nobody knows what passed meanwhile.
@@ -288,7 +289,10 @@ def _ask(state: ItemState, claim_id: str, owner: str, now_us: int) -> ItemState:
 
 
 def _write_back(state: ItemState, claim_id: str, owner: str, now_us: int) -> ItemState:
-    if state.binding is not None or not owner:
+    entry = state.entry
+    # Bound by another create that is in flight: should that fail, it must not unbind what this one has made.
+    is_at_risk = entry is not None and entry.pending and state.binding == owner
+    if not owner or (state.binding is not None and not is_at_risk):
         return state
     written_back = Held(Operation.CREATE, IS_OVER, overlapped=True, owner=owner)
     return ItemState(owner, _with_claim(state.entry, claim_id, written_back, now_us))

@@ -138,6 +138,9 @@ SETTLES = [
     (state("A"), "d1", DONE, state("A")),
     (state("A", "d2 A"), "d1", DONE, state("A", "d2 A")),
     (state("A"), "d1", FAILED, state("A")),
+    # ... also where another create has bound it and is in flight, which may fail
+    (state("A", "c2 A", pending=True), "c1", DONE, state("A", "c2 A", "c1 A overlapped over", pending=True)),
+    (state("A", "c2 A"), "c1", DONE, state("A", "c2 A")),
     # written back, and settled once more: the sweeper is still to ask
     (state("A", "c1 A overlapped over"), "c1", DONE, state("A", "c1 A overlapped over")),
     (state("A", "c1 A overlapped over"), "c1", FAILED, state("A", "c1 A overlapped over")),
@@ -165,6 +168,14 @@ def test_a_failed_create_after_a_successful_one_keeps_the_binding() -> None:
     both = state("A", "c1 A", "c2 A", pending=True)
     first = settle(both, claim("c1"), "A", DONE, START_US)
     assert settle(first, claim("c2"), "A", FAILED, START_US) == state("A")
+
+
+def test_a_create_whose_claim_was_lost_is_not_unbound_by_another_that_fails() -> None:
+    """A failover took back the begin of c1, and kept that of c2."""
+    written_back = settle(state("A", "c2 A", pending=True), claim("c1"), "A", DONE, START_US)
+    left = settle(written_back, claim("c2"), "A", FAILED, START_US)
+    assert left.binding == "A"
+    assert doubt(ITEM, left, START_US) is not None, "the sweeper is to ask"
 
 
 # Doubts.

@@ -31,7 +31,9 @@ local SETTLING = {
     owner = owner ~= '' and owner or held[4]
   end,
   ['c done gone'] = function() -- write back
-    if owner == '' and sent_to ~= '' then
+    -- Bound by another create that is in flight: should that fail, it must not unbind what this one has made.
+    local is_at_risk = entry and entry.p == 1 and owner == sent_to
+    if sent_to ~= '' and (owner == '' or is_at_risk) then
       owner = sent_to
       entry = with_claim(entry, id, { 'c', IS_OVER, 1, sent_to })
     end
