@@ -138,12 +138,11 @@ async def show_owner(settings: Settings, item: str, *, as_json: bool) -> bool:
 
 async def show_bindings(settings: Settings, backend: str | None, limit: int, *, as_json: bool) -> None:
     """Print the bindings, page by page."""
-    shown, cursor, more = 0, 0, False
+    shown, more = 0, False
     rows: list[dict[str, str]] = []
     async with connected(settings) as client:
         registry = Registry(client, Keys(settings.prefix))
-        while not more:
-            cursor, page = await registry.bindings(cursor)
+        async for page in registry.bindings():
             for item, owner in page:
                 if backend is not None and owner not in (backend.rstrip("/"), f"http://{backend}"):
                     continue
@@ -155,7 +154,7 @@ async def show_bindings(settings: Settings, backend: str | None, limit: int, *, 
                     rows.append({"item": item, "backend": owner})
                 else:
                     print(f"{printable(item)} {printable(owner)}")  # noqa: T201
-            if cursor == 0:
+            if more:
                 break
     if as_json:
         print_json({"bindings": rows, "more": more})

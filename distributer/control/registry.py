@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -94,12 +94,11 @@ class Registry:
     async def bound_among(self, urls: Collection[str]) -> set[str]:
         """Say which of these base URLs items are bound to. Takes up to one pass over the sticky map."""
         found: set[str] = set()
-        cursor = 0
-        while True:
-            cursor, page = await self.bindings(cursor)
+        async for page in self.bindings():
             found |= {owner for _, owner in page if owner in urls}
-            if cursor == 0 or found == set(urls):
-                return found
+            if found == set(urls):
+                break
+        return found
 
     async def beat(self, replica_id: str, snapshot: Mapping[str, Any]) -> None:
         """Give a sign of life, with a snapshot of the replica's counters."""
@@ -134,12 +133,8 @@ class Registry:
                 tickets, items, claims, topology, backends, healths, prober = await pipeline.execute()
             now = await self._now()
         counts: Counter[str] = Counter()
-        cursor = 0
-        while True:
-            cursor, page = await self.bindings(cursor)
+        async for page in self.bindings():
             counts.update(owner for _, owner in page)
-            if cursor == 0:
-                break
         replicas = await self.replicas()
         return ClusterStatus(
             tickets=_number(tickets),
@@ -183,13 +178,18 @@ class Registry:
         with translated():
             return bool(await cast(Awaitable[Any], self._client.hexists(self._keys.claims, item)))
 
-    async def bindings(self, cursor: int = 0) -> tuple[int, list[tuple[str, str]]]:
-        """Read one page of the sticky map: the next cursor (0 at the end), and (item, owner) pairs."""
-        with translated():
-            cursor, page = await cast(
-                Awaitable[tuple[int, dict[Any, Any]]], self._client.hscan(self._keys.sticky, cursor, count=SCAN_PAGE)
-            )
-            return cursor, [(decoded(item), decoded(owner)) for item, owner in page.items()]
+    async def bindings(self) -> AsyncIterator[list[tuple[str, str]]]:
+        """Read the sticky map page by page, as (item, owner) pairs. What changes meanwhile may be in it or not."""
+        cursor = 0
+        while True:
+            with translated():
+                cursor, page = await cast(
+                    Awaitable[tuple[int, dict[Any, Any]]],
+                    self._client.hscan(self._keys.sticky, cursor, count=SCAN_PAGE),
+                )
+            yield [(decoded(item), decoded(owner)) for item, owner in page.items()]
+            if cursor == 0:
+                return
 
 
 def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -73,15 +73,11 @@ class Removal:
         released = 0
         while True:
             claimed = 0
-            cursor = 0
-            while True:
-                cursor, page = await self._registry.bindings(cursor)
+            async for page in self._registry.bindings():
                 items = [item for item, owner in page if owner == url]
                 left = await self._release_page(url, items)
                 released += len(items) - left
                 claimed += left
-                if cursor == 0:
-                    break
             if not claimed:
                 return released
             if time.monotonic() >= deadline:
@@ -101,12 +97,9 @@ class Removal:
     async def _bound(self, url: str) -> int:
         """Count the items that are bound to it. Takes one pass over the sticky map."""
         found = 0
-        cursor = 0
-        while True:
-            cursor, page = await self._registry.bindings(cursor)
+        async for page in self._registry.bindings():
             found += sum(owner == url for _, owner in page)
-            if cursor == 0:
-                return found
+        return found
 
 
 def _items(count: int) -> str:
