@@ -24,7 +24,7 @@ from distributer.doors.express import ExpressProtocol
 from distributer.doors.lifespan import CORE_KEY
 from distributer.errors import StateError
 from distributer.forwarding import claimed, exchange
-from distributer.forwarding.connection import ConnectionHome, UpstreamConnection, UpstreamUser
+from distributer.forwarding.connection import UpstreamConnection, UpstreamUser
 from distributer.forwarding.core import ForwardingCore, ForwardingOptions
 from distributer.forwarding.limits import UpstreamLimits
 from distributer.model import Backend, Outcome
@@ -86,10 +86,8 @@ class SimExchange(exchange.Exchange):
         super()._got_owner(answer)
 
 
-class SimClaimedRequest(claimed.ClaimedRequest):
-    """A claimed request whose claims are known to the truth."""
-
-    __slots__ = ("_serial",)
+class Numbered:
+    """Has a number for its hash: a set of such is walked through in the same order, run after run."""
 
     def __init__(self, *arguments: Any) -> None:
         self._serial = next(_serials)
@@ -100,6 +98,10 @@ class SimClaimedRequest(claimed.ClaimedRequest):
 
     def __eq__(self, other: object) -> bool:
         return self is other
+
+
+class SimClaimedRequest(Numbered, claimed.ClaimedRequest):
+    """A claimed request whose claims are known to the truth."""
 
     def begin(self) -> None:
         before = self.claim.id
@@ -120,20 +122,8 @@ class SimClaimedRequest(claimed.ClaimedRequest):
         super()._settled(_error)
 
 
-class SimConnection(UpstreamConnection):
+class SimConnection(Numbered, UpstreamConnection):
     """A connection to a backend that tells when a request is begun to be sent."""
-
-    __slots__ = ("_serial",)
-
-    def __init__(self, pool: ConnectionHome) -> None:
-        self._serial = next(_serials)
-        super().__init__(pool)
-
-    def __hash__(self) -> int:
-        return self._serial
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
 
     def send(self, user: UpstreamUser, data: bytes, *, answers_head: bool, done: bool) -> None:
         op = op_of(user)
@@ -142,20 +132,8 @@ class SimConnection(UpstreamConnection):
         super().send(user, data, answers_head=answers_head, done=done)
 
 
-class SimExpress(ExpressProtocol):
+class SimExpress(Numbered, ExpressProtocol):
     """The express door's protocol."""
-
-    __slots__ = ("_serial",)
-
-    def __init__(self, *arguments: Any) -> None:
-        self._serial = next(_serials)
-        super().__init__(*arguments)
-
-    def __hash__(self) -> int:
-        return self._serial
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
 
 
 class RedisConnection:
