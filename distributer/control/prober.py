@@ -156,7 +156,12 @@ class Prober:
             self._hurry(subject)
         # A probe that fails explains the failures better than an ejection does, and ends sooner.
         is_vouched_for = subject.accused_at <= subject.passed_at or not self._is_probing
-        if count is not None and subject.accused_at and is_vouched_for:
+        if count is None or not subject.accused_at or not is_vouched_for:
+            return
+        if count.was_refused and self._is_probing:
+            # It was away, which explains them; and it is back, or the probe would have failed.
+            subject.counts_anew = True
+        else:
             is_last = not any(other.is_in_use for other in self._subjects.values() if other is not subject)
             standing = failing(subject.standing, failures, count.why, now, self._rules, is_last=is_last)
             subject.standing = standing

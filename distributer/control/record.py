@@ -22,6 +22,9 @@ from distributer.state.scripts import HEALTH
 WHY = " why"
 """Behind a backend's id: the field for what was wrong with the last failure. No id has a space."""
 
+REFUSED = " refused"
+"""Likewise, if one of them was a connection that was refused."""
+
 FAILURES_EVENT = b"failures"
 
 
@@ -31,6 +34,8 @@ class Count:
 
     failures: int
     why: str
+    was_refused: bool = False
+    """A connection was refused among them: the backend was away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +71,12 @@ class Record:
             async with self._client.pipeline(transaction=False) as pipeline:
                 for backend_id, row in rows.items():
                     if row.is_anew:
-                        pipeline.hdel(key, backend_id, backend_id + WHY)
+                        pipeline.hdel(key, backend_id, backend_id + WHY, backend_id + REFUSED)
                 for backend_id, row in rows.items():
                     if row.failures:
                         pipeline.hset(key, backend_id + WHY, row.why)
+                    if row.was_refused:
+                        pipeline.hset(key, backend_id + REFUSED, "1")
                 for backend_id, row in rows.items():
                     if row.failures:
                         pipeline.hincrby(key, backend_id, row.failures)
@@ -91,7 +98,7 @@ class Record:
 def _counts_of(fields: Mapping[Any, Any]) -> dict[str, Count]:
     texts = {decoded(name): decoded(text) for name, text in fields.items()}
     return {
-        name: Count(int(text), texts.get(name + WHY, "nobody said why"))
+        name: Count(int(text), texts.get(name + WHY, "nobody said why"), was_refused=name + REFUSED in texts)
         for name, text in texts.items()
-        if not name.endswith(WHY) and text.isascii() and text.isdigit() and len(text) < 16 and int(text) > 0
+        if not name.endswith((WHY, REFUSED)) and text.isascii() and text.isdigit() and len(text) < 16 and int(text) > 0
     }

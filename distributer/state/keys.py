@@ -10,7 +10,7 @@
 | `P:topology` | string | version of `P:backends`: raised on each change, never the same again | `change`; never |
 | `P:epoch` | string | JSON: the counter at the last change, where the ring went on, on which server | `change`; never |
 | `P:health` | hash | backend id → JSON: status, since, reason, until, times | the prober; removed, maint |
-| `P:failures` | hash | backend id → gateway failures in a row; `<id> why` → the last | replicas; an answer, a verdict |
+| `P:failures` | hash | backend id → failures in a row; `<id> why`, `<id> refused` | replicas; an answer, a verdict |
 | `P:replicas` | zset | replica id → last heartbeat, Redis TIME, seconds | each replica, each second; 60 s of silence |
 | `P:replica:<id>` | string | JSON: version, address, pid, counters | that replica, each second; expires 5 s later |
 | `P:prober` | string | the replica that probes the backends, and asks them about doubts | lease; expires in 2 s |

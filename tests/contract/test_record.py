@@ -44,6 +44,9 @@ async def test_failures_add_up_over_replicas_and_an_answer_ends_the_row(client: 
     await record.report({A: Row(2, why="reset"), B: Row(1, why="refused")}, 5)
     await record.report({A: Row(2, why="it answered 502")}, 5)
     assert (await record.read()).counts == {A: Count(4, "it answered 502"), B: Count(1, "refused")}
+    await record.report({B: Row(1, why="refused", was_refused=True)}, 5)
+    await record.report({B: Row(1, why="reset")}, 5)
+    assert (await record.read()).counts[B] == Count(3, "reset", was_refused=True), "one of them was"
     await record.report({A: Row(is_anew=True), B: Row(1, is_anew=True, why="late")}, 5)
     assert (await record.read()).counts == {B: Count(1, "late")}
 

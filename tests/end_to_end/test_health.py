@@ -21,6 +21,7 @@ from distributer.control.prober import Prober, Probing
 from distributer.control.record import Record
 from distributer.control.registry import Registry
 from distributer.forwarding.core import ForwardingCore
+from distributer.forwarding.failures import Row
 from distributer.model import AdminState, Backend
 from distributer.routing.health import HealthRules
 from distributer.routing.topology import FROM_ADMIN, Member, with_added, with_state, without
@@ -248,6 +249,22 @@ async def test_failures_of_requests_over_two_replicas_eject_a_backend_whose_prob
 
         await wait_until_async(takes_turns, "it takes its turn again")
         assert told(caplog, first) == ["backend is ejected", "backend is up"]
+
+
+async def test_failures_of_a_backend_that_was_away_and_is_back_eject_nobody(shared: SharedRedis) -> None:
+    async with cluster(shared) as it:
+        first, second = it.services
+        await it.reason_when(first, "up")
+        record = Record(it.client, KEYS)
+        rows = {first.id: Row(9, why="refused", was_refused=True), second.id: Row(9, why="reset")}
+        await record.report(rows, 5)
+        await it.reason_when(second, "ejected")
+
+        async def is_over() -> bool:
+            return await it.count(first) == 0
+
+        await wait_until_async(is_over, "they are explained by a probe that passes")
+        assert (await it.health(first) or {})["status"] == "up"
 
 
 async def test_a_reset_counts_as_well(shared: SharedRedis) -> None:

@@ -15,7 +15,7 @@ local function take()
   return ARGV[at - 1]
 end
 local function forget_failures(id)
-  redis.call('HDEL', KEYS[3], id, id .. ' why')
+  redis.call('HDEL', KEYS[3], id, id .. ' why', id .. ' refused')
 end
 
 local verdicts = tonumber(ARGV[3])
