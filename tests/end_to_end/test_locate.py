@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from distributer.forwarding import locate
 from tests.support.cluster import DOORS, SharedRedis, distributers
 from tests.support.items import ItemBackend, item_backend
 from tests.support.raw import Message, ask, request
@@ -46,7 +47,9 @@ def url(backend: ItemBackend) -> bytes:
 
 
 @pytest.fixture(params=DOORS)
-async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
+async def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cluster]:
+    # A shared test machine may stall, and dozens of questions to each backend are answered in one process here.
+    monkeypatch.setattr(locate, "ASK_TIMEOUT_S", 10.0)
     shared = SharedRedis(None)
     async with AsyncExitStack() as stack:
         backends = [await stack.enter_async_context(item_backend()) for _ in range(3)]
